@@ -49,5 +49,7 @@ bench: runtime ## Run the benchmarks
 $(VENV)/ready: models/requirements.txt
 	@echo "setting up $(VENV) for the model scripts"
 	@$(PYTHON) -m venv --clear --without-pip --system-site-packages $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement models/requirements.txt
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement models/requirements.txt \
+		|| { echo "make: pip could not install what models/requirements.txt names (see above); check that this" \
+			"machine reaches a package index, then run make models again" >&2; exit 1; }
 	@touch $@

