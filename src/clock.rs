@@ -1,0 +1,29 @@
+//! The only reader of the system's clock.
+
+use crate::time::MonoTime;
+use std::time::Instant;
+
+/// A monotonic clock; copies share their start.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(Instant);
+
+impl Clock {
+    /// A clock that starts now.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// The time since the start.
+    #[must_use]
+    pub fn now(&self) -> MonoTime {
+        MonoTime::ZERO.after(self.0.elapsed())
+    }
+
+    /// The moment of a point of this clock, for the runtime's timers.
+    #[must_use]
+    pub fn instant(&self, at: MonoTime) -> Instant {
+        self.0 + at.since(MonoTime::ZERO)
+    }
+}
