@@ -4,6 +4,8 @@
 
 pub mod time;
 
+pub mod clock;
+
 pub mod id;
 
 pub mod tensor;
@@ -17,3 +19,5 @@ pub mod rows;
 pub mod digest;
 
 pub mod sched;
+
+pub mod engine;

@@ -24,7 +24,8 @@ pub fn quota(root: &Path) -> Option<usize> {
 }
 
 fn cores(quota_us: u64, period_us: u64) -> Option<usize> {
-    (period_us > 0).then(|| usize::try_from(quota_us.div_ceil(period_us)).unwrap_or(usize::MAX).max(1))
+    (period_us > 0)
+        .then(|| usize::try_from(quota_us.div_ceil(period_us)).unwrap_or(usize::MAX).max(1))
 }
 
 #[cfg(test)]

@@ -28,7 +28,12 @@ impl FakeEngine {
     /// An engine that takes no time and never fails.
     #[must_use]
     pub fn instant() -> Self {
-        Self { service: Box::new(|_| ()), poison: None, runs: AtomicU64::new(0), rows: AtomicU64::new(0) }
+        Self {
+            service: Box::new(|_| ()),
+            poison: None,
+            runs: AtomicU64::new(0),
+            rows: AtomicU64::new(0),
+        }
     }
 
     /// An engine whose runs keep their thread busy for `fixed + rows * per_row`.
@@ -63,9 +68,7 @@ impl Engine for FakeEngine {
         {
             return Err(EngineError::model("a poisoned row"));
         }
-        outputs
-            .place(input.datatype, &input.shape, input.data.len())?
-            .copy_from_slice(input.data);
+        outputs.place(input.datatype, &input.shape, input.data.len())?.copy_from_slice(input.data);
         Ok(())
     }
 

@@ -42,7 +42,9 @@ fn candidates() -> Vec<PathBuf> {
     if let Ok(exe) = std::env::current_exe() {
         // The fetched folder stands beside the build profiles: target/onnxruntime, target/release.
         let above = exe.ancestors().skip(1);
-        places.extend(above.clone().skip(1).take(2).map(|dir| dir.join("onnxruntime").join(&versioned)));
+        places.extend(
+            above.clone().skip(1).take(2).map(|dir| dir.join("onnxruntime").join(&versioned)),
+        );
         let beside = above.take(1);
         places.extend(beside.flat_map(|dir| [dir.join(&versioned), dir.join("libonnxruntime.so")]));
     }
@@ -59,7 +61,11 @@ fn check(path: &Path) -> Result<PathBuf, String> {
         let meta = std::fs::metadata(part).map_err(|error| error.to_string())?;
         let us = rustix::process::geteuid().as_raw();
         if meta.uid() != 0 && meta.uid() != us {
-            return Err(format!("{} belongs to user {}; expected root or {us}", part.display(), meta.uid()));
+            return Err(format!(
+                "{} belongs to user {}; expected root or {us}",
+                part.display(),
+                meta.uid()
+            ));
         }
         // A sticky folder keeps others from replacing our file.
         let writable = meta.mode() & 0o002 != 0 && (part == path || meta.mode() & 0o1000 == 0);

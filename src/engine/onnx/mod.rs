@@ -119,8 +119,8 @@ impl OnnxEngine {
         let mut builder = configure(builder, options)?;
         builder = with_provider(builder, options, &mut warnings)?;
         let session = builder.commit_from_file(model).map_err(|error| error.to_string())?;
-        let names = |outlets: &[ort::session::Outlet]| -> Result<Vec<CString>, String> {
-            let name = |o: &ort::session::Outlet| CString::new(o.name()).map_err(|e| e.to_string());
+        let names = |outlets: &[ort::value::Outlet]| -> Result<Vec<CString>, String> {
+            let name = |o: &ort::value::Outlet| CString::new(o.name()).map_err(|e| e.to_string());
             outlets.iter().map(name).collect()
         };
         let lanes = (0..options.lanes.max(1))
@@ -160,9 +160,9 @@ fn with_provider(
 ) -> Result<SessionBuilder, String> {
     let (available, dispatch) = match options.provider {
         Provider::Cpu => return Ok(builder),
-        Provider::Cuda => (CUDA::default().is_available(), CUDA::default().build()),
-        Provider::TensorRt => (TensorRT::default().is_available(), TensorRT::default().build()),
-        Provider::OpenVino => (OpenVINO::default().is_available(), OpenVINO::default().build()),
+        Provider::Cuda => (CUDA::is_available(), CUDA::default().build()),
+        Provider::TensorRt => (TensorRT::is_available(), TensorRT::default().build()),
+        Provider::OpenVino => (OpenVINO::is_available(), OpenVINO::default().build()),
     };
     let missing = match available {
         Ok(true) => match builder.clone().with_execution_providers([dispatch.error_on_failure()]) {
@@ -194,7 +194,10 @@ impl Engine for OnnxEngine {
             let (found, expected) = (inputs.len(), self.inputs.len());
             return Err(EngineError::Protocol(format!("{found} inputs instead of {expected}")));
         }
-        let options = self.lanes.get(lane).ok_or_else(|| EngineError::Protocol("no such lane".into()))?;
+        let options =
+            self.lanes.get(lane).ok_or_else(|| EngineError::Protocol("no such lane".into()))?;
+        // A request to end an earlier run may have come too late for it.
+        options.unterminate().map_err(|error| EngineError::Protocol(error.to_string()))?;
         let values = inputs.iter().map(Value::input).collect::<Result<Vec<_>, _>>()?;
         let session = self.inner.ptr().cast_mut();
         let results = value::run(session, options, (&self.inputs, &values), &self.outputs)?;

@@ -145,7 +145,9 @@ impl<'a> Value<'a> {
     pub(super) fn write_to(&self, sink: &mut dyn OutputSink) -> Result<(), EngineError> {
         let (datatype, shape) = self.describe()?;
         let elements = Shape(shape.clone()).elements().unwrap_or(usize::MAX);
-        let Some(size) = datatype.element_bytes() else { return self.write_strings(&shape, elements, sink) };
+        let Some(size) = datatype.element_bytes() else {
+            return self.write_strings(&shape, elements, sink);
+        };
         let bytes = elements.saturating_mul(size);
         let room = sink.place(datatype, &shape, bytes)?;
         let mut data: *mut c_void = ptr::null_mut();

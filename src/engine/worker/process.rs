@@ -1,0 +1,257 @@
+//! One worker process: started, listened to, ended.
+
+use super::arena::Arena;
+use super::child::INHERITED;
+use super::control::{LoadOrder, LoadReply, Order};
+use super::lane::{LaneState, WorkerLane};
+use crate::engine::{CompletionSink, Lane};
+use crate::id::SessionId;
+use command_fds::{CommandFdExt, FdMapping};
+use parking_lot::Mutex;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+
+/// Terminate orders that may wait for a worker to listen.
+const ORDERS_MAX: usize = 64;
+
+/// What is needed to start a worker.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// Our own binary.
+    pub program: PathBuf,
+    /// What it loads.
+    pub order: LoadOrder,
+    /// How long loading may take.
+    pub load_timeout: Duration,
+    /// The model's name and version, for messages.
+    pub label: String,
+}
+
+/// Who learns what a worker does.
+pub trait WorkerEvents: CompletionSink {
+    /// The process is gone; what its sessions had in hand will not be completed.
+    fn worker_died(&self, sessions: &[SessionId], how: &str);
+}
+
+/// Ends a process, whatever it does; safe to use after it has ended.
+#[derive(Debug)]
+pub(super) struct Killer(OwnedFd);
+
+impl Killer {
+    pub(super) fn kill(&self) {
+        // A process that has ended already is no error.
+        let _ = pidfd_send_signal(&self.0, Signal::KILL);
+    }
+}
+
+/// A running worker with its model loaded.
+pub struct Worker {
+    lanes: Vec<Arc<WorkerLane>>,
+    events: Arc<Mutex<Option<Arc<dyn WorkerEvents>>>>,
+    killer: Arc<Killer>,
+    /// The process's number.
+    pub pid: u32,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("pid", &self.pid).finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    /// Starts a worker and waits until its model is loaded.
+    ///
+    /// # Errors
+    /// A sentence for the operator: the runtime refused the model, the process died, or it took too long.
+    pub async fn start(
+        config: &WorkerConfig,
+        sessions: &[SessionId],
+        events: Arc<dyn WorkerEvents>,
+    ) -> Result<Self, String> {
+        let failed = |error: io::Error| format!("cannot start a worker process: {error}");
+        let geometry = config.order.geometry;
+        let (arena, memory) = Arena::create(geometry.total_bytes()).map_err(failed)?;
+        let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+        let bell =
+            eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from);
+        let bell = bell.map_err(failed)?;
+        let their_bell = bell.try_clone().map_err(failed)?;
+        let theirs = theirs.into_std().map_err(failed)?;
+        theirs.set_nonblocking(false).map_err(failed)?;
+        let child = spawn(config, [theirs.into(), memory, their_bell]).map_err(failed)?;
+        let pid = child.id().ok_or("the worker process ended at once")?;
+        let killer = Arc::new(Killer(open_pid(pid).map_err(failed)?));
+        let mut control = BufReader::new(ours);
+        let mut child = Reaper(child);
+        let warnings = load(config, &mut control, &mut child).await?;
+        let (orders, order_queue) = flume::bounded(ORDERS_MAX);
+        let arena = Arc::new(arena);
+        let lane = |(number, &session): (usize, &SessionId)| {
+            Arc::new(WorkerLane {
+                session,
+                number,
+                arena: arena.clone(),
+                geometry,
+                state: Mutex::new(LaneState::default()),
+                orders: orders.clone(),
+                killer: killer.clone(),
+            })
+        };
+        let lanes: Vec<_> = sessions.iter().enumerate().map(lane).collect();
+        let events = Arc::new(Mutex::new(Some(events)));
+        let watch = Watch { lanes: lanes.clone(), events: events.clone(), child, control };
+        tokio::spawn(
+            watch.run(AsyncFd::register(bell).map_err(|error| error.to_string())?, order_queue),
+        );
+        Ok(Self { lanes, events, killer, pid, warnings })
+    }
+
+    /// The lanes, in the order of their sessions.
+    #[must_use]
+    pub fn lanes(&self) -> Vec<Arc<dyn Lane>> {
+        self.lanes.iter().map(|lane| lane.clone() as Arc<dyn Lane>).collect()
+    }
+
+    /// Directs what happens from now on to someone else.
+    pub fn set_events(&self, events: Arc<dyn WorkerEvents>) {
+        *self.events.lock() = Some(events);
+    }
+
+    /// Ends the process without telling anybody: its sessions have nothing in hand.
+    pub fn stop(&self) {
+        *self.events.lock() = None;
+        self.killer.kill();
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Ends and reaps its child when dropped.
+struct Reaper(Child);
+
+fn open_pid(pid: u32) -> io::Result<OwnedFd> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| io::Error::other("no process number"))?;
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+fn spawn(config: &WorkerConfig, descriptors: [OwnedFd; 3]) -> io::Result<Child> {
+    let mappings = descriptors.into_iter().zip(INHERITED);
+    let mappings =
+        mappings.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
+    let mut command = Command::new(&config.program);
+    command
+        .arg("worker")
+        .arg(&config.label)
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .kill_on_drop(true)
+        // A worker obeys its daemon, not the terminal: an interrupt is the daemon's to handle.
+        .process_group(0);
+    command.fd_mappings(mappings).map_err(io::Error::other)?;
+    command.spawn()
+}
+
+/// Tells the worker what to load and waits for its word.
+async fn load(
+    config: &WorkerConfig,
+    control: &mut BufReader<UnixStream>,
+    child: &mut Reaper,
+) -> Result<Vec<String>, String> {
+    let mut line = serde_json::to_vec(&config.order).map_err(|error| error.to_string())?;
+    line.push(b'\n');
+    let talk = async {
+        control.write_all(&line).await?;
+        let mut reply = String::new();
+        control.read_line(&mut reply).await?;
+        io::Result::Ok(reply)
+    };
+    let reply = match tokio::time::timeout(config.load_timeout, talk).await {
+        Err(_) => return Err(format!("loading took longer than {:?}", config.load_timeout)),
+        Ok(Err(error)) => return Err(format!("the worker broke off: {error}")),
+        Ok(Ok(reply)) => reply,
+    };
+    match serde_json::from_str(&reply) {
+        Ok(LoadReply::Ready { warnings }) => Ok(warnings),
+        Ok(LoadReply::Refused { reason }) => Err(reason),
+        Err(_) => {
+            let how = child.0.wait().await.map(|status| status.to_string());
+            let how = how.unwrap_or_else(|error| error.to_string());
+            Err(format!("its worker process ended while loading it: {how}"))
+        }
+    }
+}
+
+/// The task that listens to a worker for as long as it lives.
+struct Watch {
+    lanes: Vec<Arc<WorkerLane>>,
+    events: Arc<Mutex<Option<Arc<dyn WorkerEvents>>>>,
+    child: Reaper,
+    control: BufReader<UnixStream>,
+}
+
+impl Watch {
+    async fn run(mut self, bell: AsyncFd<OwnedFd>, orders: flume::Receiver<Order>) {
+        loop {
+            let mut byte = [0];
+            tokio::select! {
+                // Completions first: those that came before a death are answers like any other.
+                biased;
+                guard = bell.readable() => {
+                    let Ok(mut guard) = guard else { break };
+                    let mut count = [0; 8];
+                    // Reading resets the bell; an empty one only means that nothing is new.
+                    let _ = guard.try_io(|bell| {
+                        rustix::io::read(bell.get_ref(), &mut count).map_err(io::Error::from)
+                    });
+                    self.collect();
+                }
+                order = orders.recv_async() => {
+                    let Ok(order) = order else { break };
+                    let mut line = serde_json::to_vec(&order).unwrap_or_default();
+                    line.push(b'\n');
+                    // A worker that does not read is killed after its grace.
+                    let _ = self.control.get_mut().try_write(&line);
+                }
+                // The worker says nothing after loading: whatever comes is its end.
+                _ = tokio::io::AsyncReadExt::read(&mut self.control, &mut byte) => break,
+            }
+        }
+        self.over().await;
+    }
+
+    fn collect(&self) {
+        let Some(events) = self.events.lock().clone() else { return };
+        for lane in &self.lanes {
+            lane.collect().into_iter().for_each(|completion| events.complete(completion));
+        }
+    }
+
+    async fn over(mut self) {
+        // A hung process may have closed its socket: it is ended either way.
+        let _ = self.child.0.start_kill();
+        let status = self.child.0.wait().await;
+        self.collect();
+        self.lanes.iter().for_each(|lane| lane.close());
+        let Some(events) = self.events.lock().take() else { return };
+        let sessions: Vec<SessionId> = self.lanes.iter().map(|lane| lane.session).collect();
+        let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        events.worker_died(&sessions, &how);
+    }
+}
