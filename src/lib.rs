@@ -2,22 +2,33 @@
 //!
 //! The modules stand in layer order: each may name only those above it.
 
+// Words: plain data.
+pub mod clock;
+pub mod digest;
+pub mod error;
+pub mod id;
+pub mod request;
+pub mod rows;
+pub mod tensor;
 pub mod time;
 
-pub mod clock;
-
-pub mod id;
-
-pub mod tensor;
-
-pub mod error;
-
-pub mod request;
-
-pub mod rows;
-
-pub mod digest;
-
+// Decisions.
 pub mod sched;
 
+// Models and engines.
 pub mod engine;
+pub mod graph;
+pub mod model;
+
+// Where decisions meet the world.
+pub mod driver;
+pub mod metrics;
+
+// The front door.
+pub mod oip;
+pub mod server;
+
+// Composition.
+pub mod cli;
+pub mod config;
+pub mod daemon;

@@ -1,1 +1,3 @@
+//! The one integration test binary: one link step for every test that uses the library from outside.
 
+mod wire;

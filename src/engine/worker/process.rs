@@ -1,6 +1,6 @@
 //! One worker process: started, listened to, ended.
 
-use super::arena::Arena;
+use super::arena::{self, Arena};
 use super::child::INHERITED;
 use super::control::{LoadOrder, LoadReply, Order};
 use super::lane::{LaneState, WorkerLane};
@@ -113,7 +113,7 @@ impl Worker {
         let events = Arc::new(Mutex::new(Some(events)));
         let watch = Watch { lanes: lanes.clone(), events: events.clone(), child, control };
         tokio::spawn(
-            watch.run(AsyncFd::register(bell).map_err(|error| error.to_string())?, order_queue),
+            watch.run(arena::watch(bell).map_err(failed)?, order_queue),
         );
         Ok(Self { lanes, events, killer, pid, warnings })
     }

@@ -1,0 +1,514 @@
+//! A reader that walks JSON text in place and hands out its pieces.
+//!
+//! Separate from `serde_json`, which this path cannot use: tensor elements must be read exactly as
+//! written (an `FP32` straight from its digits, since going through a double rounds twice and misses
+//! the value that `encode` printed; 64-bit integers; the value itself in the error), bare `NaN` and
+//! `Infinity` must be understood because Python writes them, and nothing may be built that is thrown
+//! away. A property test holds it against `serde_json`.
+//!
+//! # Invariants
+//! - Reads forward only; no look-ahead past one byte; recursion is bounded by [`DEPTH_MAX`].
+//! - Allocates only for strings that hold escapes.
+
+use crate::error::InferError;
+use crate::oip::check;
+use std::borrow::Cow;
+
+/// Deepest nesting that is followed. No tensor has that many axes, and it bounds the stack.
+const DEPTH_MAX: usize = 100;
+
+/// Where an object or array stands: whether a member was already read.
+pub(super) struct Started(bool);
+
+/// A position in JSON text.
+#[derive(Clone)]
+pub(super) struct Reader<'a> {
+    text: &'a str,
+    /// Always on a character boundary: only whole ASCII bytes and whole strings are stepped over.
+    at: usize,
+    /// Objects and arrays that are open here.
+    depth: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self { text, at: 0, depth: 0 }
+    }
+
+    /// Opens an object; `what` names it in the error for anything else.
+    pub(super) fn object(&mut self, what: &str) -> Result<Started, InferError> {
+        self.open(b'{', what, "an object")
+    }
+
+    /// Opens an array; `what` names it in the error for anything else.
+    pub(super) fn array(&mut self, what: &str) -> Result<Started, InferError> {
+        self.open(b'[', what, "an array")
+    }
+
+    /// The next key of the object, up to its value; none at the object's end.
+    pub(super) fn key(&mut self, object: &mut Started) -> Result<Option<Cow<'a, str>>, InferError> {
+        if !self.more(object, b'}')? {
+            return Ok(None);
+        }
+        if self.peek() != Some(b'"') {
+            return Err(self.unexpected("a member name in quotes"));
+        }
+        let key = self.string("a member name")?;
+        if !self.take(b':') {
+            return Err(self.unexpected("a ':' after a member name"));
+        }
+        Ok(Some(key))
+    }
+
+    /// Whether the array has another item, which the reader then stands before.
+    pub(super) fn item(&mut self, array: &mut Started) -> Result<bool, InferError> {
+        self.more(array, b']')
+    }
+
+    /// Refuses anything but white space up to the end of the text.
+    pub(super) fn end(&mut self) -> Result<(), InferError> {
+        match self.peek() {
+            None => Ok(()),
+            Some(_) => Err(self.unexpected("nothing more")),
+        }
+    }
+
+    /// The first byte of the next token.
+    pub(super) fn peek(&mut self) -> Option<u8> {
+        let bytes = self.text.as_bytes();
+        while let Some(&byte) = bytes.get(self.at) {
+            if !matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
+                return Some(byte);
+            }
+            self.at += 1;
+        }
+        None
+    }
+
+    /// Bytes from here to the end of the text.
+    pub(super) fn remaining(&self) -> usize {
+        self.text.len() - self.at
+    }
+
+    /// A string; `what` names it in the error for anything else.
+    pub(super) fn string(&mut self, what: &str) -> Result<Cow<'a, str>, InferError> {
+        if !self.take(b'"') {
+            return Err(self.wrong_type(what, "a string"));
+        }
+        let start = self.at;
+        loop {
+            match self.byte() {
+                Some(b'"') => {
+                    let text = self.text.get(start..self.at - 1).unwrap_or_default();
+                    return Ok(Cow::Borrowed(text));
+                }
+                Some(b'\\') => break,
+                Some(control) if control < 0x20 => return Err(self.control_character()),
+                Some(_) => {}
+                None => return Err(self.unexpected("the end of a string")),
+            }
+        }
+        self.at -= 1;
+        let mut text = self.text.get(start..self.at).unwrap_or_default().to_owned();
+        self.string_with_escapes(&mut text)?;
+        Ok(Cow::Owned(text))
+    }
+
+    /// `true` or `false`; none, and nothing read, where the next token is neither.
+    pub(super) fn truth(&mut self) -> Option<bool> {
+        if self.word("true") {
+            return Some(true);
+        }
+        self.word("false").then_some(false)
+    }
+
+    /// Steps over a `null`; false, and nothing read, where the next token is something else.
+    pub(super) fn null(&mut self) -> bool {
+        self.word("null")
+    }
+
+    /// The text of a number, as written; none, and nothing read, where the next token is none.
+    pub(super) fn number(&mut self) -> Result<Option<&'a str>, InferError> {
+        match self.peek() {
+            Some(b'-' | b'0'..=b'9') => {}
+            _ => return Ok(None),
+        }
+        let start = self.at;
+        self.at += usize::from(self.here() == Some(b'-'));
+        match self.here() {
+            Some(b'0') => self.at += 1,
+            Some(b'1'..=b'9') => self.digits(),
+            // `-Infinity` is for whoever asked for a number to recognise.
+            _ => {
+                self.at = start;
+                return Ok(None);
+            }
+        }
+        if self.here() == Some(b'.') {
+            self.at += 1;
+            self.some_digits()?;
+        }
+        if matches!(self.here(), Some(b'e' | b'E')) {
+            self.at += 1;
+            self.at += usize::from(matches!(self.here(), Some(b'+' | b'-')));
+            self.some_digits()?;
+        }
+        Ok(self.text.get(start..self.at))
+    }
+
+    /// One of the bare words that Python writes for what JSON has no number for.
+    pub(super) fn non_finite(&mut self) -> Option<f32> {
+        let words = [("NaN", f32::NAN), ("Infinity", f32::INFINITY), ("-Infinity", -f32::INFINITY)];
+        words.into_iter().find(|(word, _)| self.word(word)).map(|(_, value)| value)
+    }
+
+    /// Steps over one value of any kind.
+    pub(super) fn skip(&mut self) -> Result<(), InferError> {
+        match self.peek() {
+            Some(b'{') => {
+                let mut object = self.object("")?;
+                while self.key(&mut object)?.is_some() {
+                    self.skip()?;
+                }
+                Ok(())
+            }
+            Some(b'[') => {
+                let mut array = self.array("")?;
+                while self.item(&mut array)? {
+                    self.skip()?;
+                }
+                Ok(())
+            }
+            Some(b'"') => self.string("").map(|_| ()),
+            _ => {
+                let known = self.truth().is_some()
+                    || self.null()
+                    || self.number()?.is_some()
+                    || self.non_finite().is_some();
+                if known { Ok(()) } else { Err(self.unexpected("a value")) }
+            }
+        }
+    }
+
+    /// The error for a value of the wrong type, which the reader stands before.
+    pub(super) fn wrong_type(&mut self, what: &str, expected: &str) -> InferError {
+        let came = match self.peek() {
+            Some(b'{') => "an object",
+            Some(b'[') => "an array",
+            Some(b'"') => "a string",
+            Some(b't' | b'f') => "a truth value",
+            Some(b'n') => "null",
+            Some(b'-' | b'0'..=b'9') => "a number",
+            _ => return self.unexpected(&format!("{what} to be {expected}")),
+        };
+        InferError::bad_request(format!(
+            "{what} must be {expected}, but it is {came} (byte {} of the JSON)",
+            self.at
+        ))
+    }
+
+    /// The error for text that is not JSON at this place.
+    pub(super) fn unexpected(&self, expected: &str) -> InferError {
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        let came = match rest.chars().next() {
+            None => "it ends there".to_owned(),
+            Some(_) => format!("found '{}'", check::excerpt(rest.trim_end())),
+        };
+        InferError::bad_request(format!(
+            "the JSON of the request is wrong at byte {}: expected {expected}, but {came}",
+            self.at
+        ))
+    }
+
+    fn open(&mut self, bracket: u8, what: &str, expected: &str) -> Result<Started, InferError> {
+        if !self.take(bracket) {
+            return Err(self.wrong_type(what, expected));
+        }
+        self.depth += 1;
+        if self.depth > DEPTH_MAX {
+            return Err(InferError::bad_request(format!(
+                "the JSON of the request is nested more than {DEPTH_MAX} deep at byte {}; flatten it",
+                self.at - 1
+            )));
+        }
+        Ok(Started(false))
+    }
+
+    /// Whether there is another member, past its comma; closes the bracket where there is none.
+    fn more(&mut self, started: &mut Started, close: u8) -> Result<bool, InferError> {
+        if self.take(close) {
+            self.depth -= 1;
+            return Ok(false);
+        }
+        if started.0 && !self.take(b',') {
+            return Err(self.unexpected(&format!("',' or '{}'", char::from(close))));
+        }
+        started.0 = true;
+        Ok(true)
+    }
+
+    /// Steps over `byte` where it is the next token.
+    fn take(&mut self, byte: u8) -> bool {
+        let taken = self.peek() == Some(byte);
+        self.at += usize::from(taken);
+        taken
+    }
+
+    /// Steps over `word` where it is the next token.
+    fn word(&mut self, word: &str) -> bool {
+        if self.peek() != word.bytes().next() {
+            return false;
+        }
+        let bytes = self.text.as_bytes();
+        let end = self.at + word.len();
+        let whole = bytes.get(self.at..end) == Some(word.as_bytes())
+            && !bytes.get(end).is_some_and(u8::is_ascii_alphanumeric);
+        if whole {
+            self.at = end;
+        }
+        whole
+    }
+
+    fn here(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        let byte = self.here();
+        self.at += usize::from(byte.is_some());
+        byte
+    }
+
+    fn digits(&mut self) {
+        while matches!(self.here(), Some(b'0'..=b'9')) {
+            self.at += 1;
+        }
+    }
+
+    fn some_digits(&mut self) -> Result<(), InferError> {
+        let start = self.at;
+        self.digits();
+        if self.at == start { Err(self.unexpected("a digit")) } else { Ok(()) }
+    }
+
+    /// Goes on with a string from its first escape.
+    fn string_with_escapes(&mut self, text: &mut String) -> Result<(), InferError> {
+        let mut start = self.at;
+        loop {
+            match self.byte() {
+                Some(b'"') => {
+                    text.push_str(self.text.get(start..self.at - 1).unwrap_or_default());
+                    return Ok(());
+                }
+                Some(b'\\') => {
+                    text.push_str(self.text.get(start..self.at - 1).unwrap_or_default());
+                    text.push(self.escape()?);
+                    start = self.at;
+                }
+                Some(control) if control < 0x20 => return Err(self.control_character()),
+                Some(_) => {}
+                None => return Err(self.unexpected("the end of a string")),
+            }
+        }
+    }
+
+    /// The character of an escape, past its backslash.
+    fn escape(&mut self) -> Result<char, InferError> {
+        let escaped = match self.here() {
+            Some(b'"') => '"',
+            Some(b'\\') => '\\',
+            Some(b'/') => '/',
+            Some(b'b') => '\u{8}',
+            Some(b'f') => '\u{c}',
+            Some(b'n') => '\n',
+            Some(b'r') => '\r',
+            Some(b't') => '\t',
+            Some(b'u') => {
+                self.at += 1;
+                return self.unicode_escape();
+            }
+            _ => return Err(self.unexpected("an escape that JSON knows")),
+        };
+        self.at += 1;
+        Ok(escaped)
+    }
+
+    /// The character of a `\uXXXX`, or of two that are a surrogate pair, past the first `u`.
+    fn unicode_escape(&mut self) -> Result<char, InferError> {
+        let first = self.hex4()?;
+        let mut code = first;
+        if (0xD800..0xDC00).contains(&first) && self.text.as_bytes().get(self.at) == Some(&b'\\') {
+            self.at += 1;
+            if self.byte() != Some(b'u') {
+                self.at -= 1;
+                return Err(self.unexpected("the second half of a surrogate pair"));
+            }
+            let second = self.hex4()?;
+            if (0xDC00..0xE000).contains(&second) {
+                code = 0x1_0000 + ((first - 0xD800) << 10) + (second - 0xDC00);
+            }
+        }
+        char::from_u32(code).ok_or_else(|| {
+            InferError::bad_request(format!(
+                "the JSON of the request is wrong at byte {}: \\u{first:04x} is half of a surrogate \
+                 pair and no character; send such bytes as binary data",
+                self.at
+            ))
+        })
+    }
+
+    fn hex4(&mut self) -> Result<u32, InferError> {
+        let digits = self.text.as_bytes().get(self.at..self.at + 4).unwrap_or_default();
+        let mut code = 0;
+        for &digit in digits {
+            let Some(value) = char::from(digit).to_digit(16) else {
+                return Err(self.unexpected("four hexadecimal digits"));
+            };
+            code = code * 16 + value;
+        }
+        if digits.len() < 4 {
+            return Err(self.unexpected("four hexadecimal digits"));
+        }
+        self.at += 4;
+        Ok(code)
+    }
+
+    /// The error for a raw control character in a string, past it.
+    fn control_character(&mut self) -> InferError {
+        self.at -= 1;
+        self.unexpected("no control character in a string (write it as an escape)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Whether the reader takes the whole text.
+    fn reads(text: &str) -> bool {
+        let mut reader = Reader::new(text);
+        reader.skip().and_then(|()| reader.end()).is_ok()
+    }
+
+    fn one_string(text: &str) -> Option<String> {
+        Reader::new(text).string("it").ok().map(Cow::into_owned)
+    }
+
+    /// Text that is nearly JSON more often than chance would have it.
+    fn nearly_json() -> impl Strategy<Value = String> {
+        let pieces = prop::sample::select(vec![
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            "\"a\"",
+            "\"\\u00e9\"",
+            "\"\\ud83d\\ude00\"",
+            "\"\\ud800\"",
+            "\"\\x\"",
+            "\"",
+            "\\",
+            "1",
+            "-1",
+            "-0",
+            "01",
+            "1.5",
+            "1.",
+            ".5",
+            "1e5",
+            "1E+5",
+            "1e",
+            "-",
+            "+1",
+            "true",
+            "false",
+            "null",
+            "nul",
+            "truex",
+            " ",
+            "\n",
+            "\t",
+            "\u{1}",
+            "é",
+            "0x1",
+            "18446744073709551616",
+        ]);
+        prop::collection::vec(pieces, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn takes_what_serde_json_takes(text in nearly_json()) {
+            let theirs = match serde_json::from_str::<serde_json::Value>(&text) {
+                Ok(_) => true,
+                // A number past a double is JSON; whoever reads the number judges its range.
+                Err(error) => error.to_string().contains("number out of range")
+                    && serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok(),
+            };
+            prop_assert_eq!(reads(&text), theirs, "{:?}", text);
+        }
+
+        #[test]
+        fn strings_mean_what_serde_json_says(text in any::<String>()) {
+            let quoted = serde_json::to_string(&text).expect("a string is JSON");
+            prop_assert_eq!(one_string(&quoted), Some(text));
+        }
+
+        #[test]
+        fn escapes_mean_what_serde_json_says(codes in prop::collection::vec(any::<u16>(), 0..4)) {
+            let text: String = codes.iter().map(|code| format!("\\u{code:04X}")).collect();
+            let quoted = format!("\"{text}\"");
+            prop_assert_eq!(one_string(&quoted), serde_json::from_str::<String>(&quoted).ok());
+        }
+
+        #[test]
+        fn arbitrary_text_ends_in_a_value_or_an_error(text in any::<String>()) {
+            let _ = reads(&text);
+        }
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(reads(&deep(DEPTH_MAX)));
+        assert!(!reads(&deep(DEPTH_MAX + 1)));
+        assert!(!reads(&"[".repeat(1_000_000)));
+        assert!(!reads(&"{\"a\":".repeat(1_000_000)));
+    }
+
+    #[test]
+    fn bare_words_of_python_are_read() {
+        for (text, value) in
+            [("NaN", f32::NAN), ("Infinity", f32::INFINITY), (" -Infinity ", f32::NEG_INFINITY)]
+        {
+            let read = Reader::new(text).non_finite().map(f32::to_bits);
+            assert_eq!(read, Some(value.to_bits()), "{text}");
+            assert!(reads(text));
+        }
+        assert!(!reads("NaN1") && !reads("Inf") && !reads("-infinity"));
+    }
+
+    #[test]
+    fn errors_say_where_and_what() {
+        let fails = |text: &str| {
+            let mut reader = Reader::new(text);
+            let error = reader.skip().and_then(|()| reader.end()).expect_err(text);
+            error.message
+        };
+        assert_eq!(
+            fails("{\"a\":[1,2"),
+            "the JSON of the request is wrong at byte 9: expected ',' or ']', but it ends there"
+        );
+        assert_eq!(
+            fails("this is no JSON"),
+            "the JSON of the request is wrong at byte 0: expected a value, but found 'this is no JSON'"
+        );
+        assert_eq!(
+            fails("{} x"),
+            "the JSON of the request is wrong at byte 3: expected nothing more, but found 'x'"
+        );
+    }
+}
