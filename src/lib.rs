@@ -11,3 +11,5 @@ pub mod tensor;
 pub mod error;
 
 pub mod request;
+
+pub mod graph;
