@@ -1,0 +1,42 @@
+//! What a graph alone says about how its model may be served.
+//!
+//! Separate from reading because these are judgements: each can be wrong in one direction only, the safe one, and
+//! each carries its reason as a sentence for the operator.
+
+pub mod determinism;
+
+pub use determinism::deterministic;
+
+use std::fmt;
+
+/// Why a graph is refused something: a sentence that names operator, node and tensor.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Reason(pub String);
+
+/// A node as sentences name it.
+pub(crate) struct NodeLabel<'a>(pub(crate) &'a super::proto::NodeProto);
+
+impl fmt::Display for NodeLabel<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let node = self.0;
+        let domain = super::read::domain(node.domain());
+        if domain.is_empty() {
+            write!(f, "{}", node.op_type())?;
+        } else {
+            write!(f, "{domain}:{}", node.op_type())?;
+        }
+        if node.name().is_empty() {
+            let output = node.output.iter().find(|name| !name.is_empty());
+            write!(f, " (makes '{}')", output.map_or("", String::as_str))
+        } else {
+            write!(f, " '{}'", node.name())
+        }
+    }
+}
+
+/// Runs every rule; for tests that only ask that none panics.
+#[cfg(test)]
+pub(crate) fn judge_all(model: &super::Model) {
+    let _ = deterministic(model);
+}
