@@ -30,5 +30,4 @@ pub mod server;
 
 // Composition.
 pub mod cli;
-pub mod config;
 pub mod daemon;

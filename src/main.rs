@@ -1,1 +1,51 @@
-fn main() {}
+//! The binary: parse arguments, do what the verb says, choose the exit code.
+
+use clap::Parser;
+use graftd::cli::{Cli, Verb};
+use graftd::daemon::Daemon;
+use graftd::engine::worker::child;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // A worker takes its descriptors before anything else is opened.
+    if std::env::args().nth(1).as_deref() == Some("worker") {
+        return finish(child::main());
+    }
+    let cli = Cli::parse();
+    finish(match cli.verb {
+        Verb::Serve(args) => serve(&args),
+        Verb::Worker { .. } => child::main(),
+    })
+}
+
+fn serve(args: &graftd::cli::serve::ServeArgs) -> Result<(), String> {
+    log();
+    let plan = args.plan()?;
+    tracing::info!("ONNX Runtime from {}", plan.load.library.display());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("graftd-io")
+        .build()
+        .map_err(|error| format!("cannot start threads: {error}"))?;
+    runtime.block_on(async {
+        let daemon = Daemon::start(plan).await?;
+        daemon.run().await
+    })
+}
+
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+#[expect(clippy::print_stderr, reason = "the last word goes to the user")]
+fn finish(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("graftd: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -131,15 +131,16 @@ impl BatchPlan {
     /// # Errors
     /// When an output has not one row for each row of the batch.
     pub fn block(&self, outputs: Vec<(DataType, Vec<usize>, Bytes)>) -> Result<Block, EngineError> {
-        let rows = self.rows();
-        if outputs.len() != self.output_axes.len() {
+        let rows = if self.whole { 1 } else { self.rows() };
+        if !self.whole && outputs.len() != self.output_axes.len() {
             let (found, expected) = (outputs.len(), self.output_axes.len());
             return Err(EngineError::Protocol(format!("{found} outputs instead of {expected}")));
         }
+        let axes = self.output_axes.iter().copied().chain(std::iter::repeat(None));
         let tensors = outputs
             .into_iter()
-            .zip(self.output_axes.iter())
-            .map(|((datatype, shape, data), &axis)| {
+            .zip(axes)
+            .map(|((datatype, shape, data), axis)| {
                 BlockTensor::new(datatype, shape, axis, data, rows).map_err(|what| {
                     EngineError::model(format!("the model's output is no batch of rows: {what}"))
                 })

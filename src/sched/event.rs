@@ -115,6 +115,13 @@ pub enum Event {
         /// Device slots (cores, on a CPU) that one run of it occupies.
         slots: u32,
     },
+    /// A stage has no sessions and will have none for a while: whoever waits is told.
+    StageFailed {
+        /// The stage.
+        stage: StageId,
+        /// Why.
+        failure: Failure,
+    },
     /// A session is gone, with whatever it had in hand: what it ran is suspect.
     SessionDown {
         /// The session.

@@ -145,6 +145,7 @@ impl Scheduler {
                 self.session_up(session, stage, purpose, slots);
             }
             Event::SessionDown { session } => self.session_down(session),
+            Event::StageFailed { stage, failure } => self.stage_failed(stage, &failure),
             Event::IsolationFailed { stage, failure } => self.isolation_failed(stage, &failure),
             Event::Submit(job) => self.submit(job),
             Event::Cancel(request) => self.end_early(request, None),

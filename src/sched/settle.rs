@@ -143,6 +143,23 @@ impl Scheduler {
         }
     }
 
+    /// Tells everybody who waits for a stage that it will not answer; batches in hand end on their own.
+    pub(super) fn stage_failed(&mut self, id: StageId, failure: &Failure) {
+        let Some(stage) = self.stages.get_mut(&id) else { return };
+        let queued: Vec<FlightId> = stage.queue.iter().map(|(_, _, flight)| flight).collect();
+        for flight in queued {
+            let Some(state) = self.flights.get(flight) else { continue };
+            if let (State::Queued(rank), class) = (state.state, state.class)
+                && let Some(stage) = self.stages.get_mut(&id)
+            {
+                stage.queue.remove(class, rank);
+                self.queued_rows -= 1;
+                self.fail(flight, &Outcome::Failed(failure.clone()));
+            }
+        }
+        self.isolation_failed(id, failure);
+    }
+
     pub(super) fn isolation_failed(&mut self, id: StageId, failure: &Failure) {
         let Some(stage) = self.stages.get_mut(&id) else { return };
         stage.suspects.isolation = Isolation::None;

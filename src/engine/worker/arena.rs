@@ -104,7 +104,8 @@ impl Drop for Arena {
 /// Takes the descriptors that the daemon passed at `exec`, which are ours alone from then on.
 pub(super) fn inherited(numbers: [i32; 3]) -> Result<[OwnedFd; 3], String> {
     // SAFETY: called first thing in a worker's main, before anything else opened a descriptor.
-    unsafe { command_fds::inherited::init_inherited_fds() };
+    let listed = unsafe { command_fds::inherited::init_inherited_fds() };
+    listed.map_err(|error| error.to_string())?;
     let take = |number| {
         command_fds::inherited::take_fd_ownership(number).map_err(|error| {
             format!("descriptor {number}: {error}; this verb is for graftd itself")
@@ -116,5 +117,6 @@ pub(super) fn inherited(numbers: [i32; 3]) -> Result<[OwnedFd; 3], String> {
 /// Registers a descriptor with the runtime's reactor.
 pub(super) fn watch(fd: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
     // SAFETY: an owned descriptor stays open, and the same, for as long as the registration holds it.
-    unsafe { tokio::io::unix::AsyncFd::register(fd) }.map_err(|error| io::Error::other(error.to_string()))
+    unsafe { tokio::io::unix::AsyncFd::register(fd) }
+        .map_err(|error| io::Error::other(error.to_string()))
 }

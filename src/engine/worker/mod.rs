@@ -13,3 +13,4 @@ mod ring;
 
 pub use control::{LoadOrder, LoadReply};
 pub use process::{Worker, WorkerConfig, WorkerEvents};
+pub use ring::Geometry;

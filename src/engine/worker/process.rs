@@ -112,9 +112,7 @@ impl Worker {
         let lanes: Vec<_> = sessions.iter().enumerate().map(lane).collect();
         let events = Arc::new(Mutex::new(Some(events)));
         let watch = Watch { lanes: lanes.clone(), events: events.clone(), child, control };
-        tokio::spawn(
-            watch.run(arena::watch(bell).map_err(failed)?, order_queue),
-        );
+        tokio::spawn(watch.run(arena::watch(bell).map_err(failed)?, order_queue));
         Ok(Self { lanes, events, killer, pid, warnings })
     }
 
@@ -124,9 +122,16 @@ impl Worker {
         self.lanes.iter().map(|lane| lane.clone() as Arc<dyn Lane>).collect()
     }
 
-    /// Directs what happens from now on to someone else.
-    pub fn set_events(&self, events: Arc<dyn WorkerEvents>) {
-        *self.events.lock() = Some(events);
+    /// Directs what happens from now on to someone else; says no where the process is gone already.
+    #[must_use]
+    pub fn set_events(&self, events: Arc<dyn WorkerEvents>) -> bool {
+        self.events.lock().as_mut().map(|place| *place = events).is_some()
+    }
+
+    /// Whether the process has ended and somebody was told.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.events.lock().is_none()
     }
 
     /// Ends the process without telling anybody: its sessions have nothing in hand.

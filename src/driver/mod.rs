@@ -1,0 +1,420 @@
+//! The only place where decisions meet the world.
+//!
+//! The scheduler stands behind one short lock, and whoever brings an event drives it: a connection's task
+//! submits, decides and hands the batch over; whoever learns of a finished batch settles its flights,
+//! starts the next one and wakes the waiters. The lock is held for microseconds and never across I/O or a
+//! copy of tensors: what the scheduler wants done is collected under it and done after it.
+
+mod ledger;
+pub mod load;
+pub mod pool;
+
+pub use ledger::Route;
+
+use crate::clock::Clock;
+use crate::engine::{BatchPlan, Begun, Completion, CompletionSink, EngineError, Lane};
+use crate::id::{BatchId, ClassKey, RequestId, RowKey, SessionId, StageId};
+use crate::metrics::Metrics;
+use crate::model::ModelSpec;
+use crate::rows::{Inputs, RowValue};
+use crate::sched::config::Config;
+use crate::sched::event::{Event, Failure, Job, Outcome, Priority, RunReason, Sharing};
+use crate::sched::{Load, Scheduler};
+use crate::time::MonoTime;
+use ledger::{Entry, Ledger, Outputs};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot};
+
+/// Orders to the pools that may wait; more than all pools could ever need at once.
+const ORDERS_MAX: usize = 4096;
+
+/// A checked request on its way into the scheduler.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The model that is asked.
+    pub spec: Arc<ModelSpec>,
+    /// Its inputs.
+    pub inputs: Arc<Inputs>,
+    /// The key of every row.
+    pub keys: Vec<RowKey>,
+    /// What its rows may share a batch with.
+    pub class: ClassKey,
+    /// It runs as it came, not cut into rows.
+    pub whole: bool,
+    /// What may be shared.
+    pub sharing: Sharing,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// How long its answer is worth waiting for.
+    pub timeout: Option<Duration>,
+}
+
+/// What a call gets.
+#[derive(Debug)]
+pub struct Reply {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Its rows, if it is complete.
+    pub rows: Vec<RowValue>,
+    /// How each row was answered.
+    pub routes: Vec<Route>,
+}
+
+/// What the pools are asked to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Start a session apart for suspect rows.
+    Isolate {
+        /// The stage.
+        stage: StageId,
+    },
+    /// Stop a session.
+    Retire {
+        /// The session.
+        session: SessionId,
+    },
+    /// Sessions died with their process.
+    Died {
+        /// The sessions.
+        sessions: Vec<SessionId>,
+        /// What the system says of the process's end.
+        how: String,
+    },
+    /// A session takes too long; it is asked to stop.
+    Hung {
+        /// The session.
+        session: SessionId,
+    },
+}
+
+/// A batch to be handed over once the lock is free.
+struct Run {
+    lane: Arc<dyn Lane>,
+    batch: BatchId,
+    plan: Arc<BatchPlan>,
+    reason: RunReason,
+    waited: Duration,
+}
+
+/// Everything to be done once the lock is free.
+#[derive(Default)]
+struct Outgoing {
+    runs: Vec<Run>,
+    replies: Vec<(oneshot::Sender<Reply>, Reply)>,
+    orders: Vec<Order>,
+}
+
+/// What the lock guards: decisions and what their numbers stand for, which must not part.
+struct Core {
+    sched: Scheduler,
+    ledger: Ledger,
+}
+
+/// The driver.
+pub struct Driver {
+    core: Mutex<Core>,
+    clock: Clock,
+    requests: AtomicU64,
+    sessions: AtomicU64,
+    orders: flume::Sender<Order>,
+    /// When the timer task wakes, in nanoseconds of the clock; the end of time while it need not.
+    armed: AtomicU64,
+    rearm: Notify,
+    idle: Notify,
+    metrics: Arc<Metrics>,
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver").finish_non_exhaustive()
+    }
+}
+
+impl Driver {
+    /// A driver with an empty scheduler, and the orders that it will give to the pools.
+    #[must_use]
+    pub fn new(config: Config, metrics: Arc<Metrics>) -> (Arc<Self>, flume::Receiver<Order>) {
+        let (orders, queue) = flume::bounded(ORDERS_MAX);
+        let core = Core { sched: Scheduler::new(config), ledger: Ledger::default() };
+        let driver = Self {
+            core: Mutex::new(core),
+            clock: Clock::start(),
+            requests: AtomicU64::new(0),
+            sessions: AtomicU64::new(0),
+            orders,
+            armed: AtomicU64::new(u64::MAX),
+            rearm: Notify::new(),
+            idle: Notify::new(),
+            metrics,
+        };
+        (Arc::new(driver), queue)
+    }
+
+    /// Runs a call to its end. Dropping the future withdraws the call.
+    pub async fn call(self: &Arc<Self>, call: Call) -> Reply {
+        let id = RequestId(self.requests.fetch_add(1, Ordering::Relaxed));
+        let (sender, mut receiver) = oneshot::channel();
+        let now = self.clock.now();
+        let rows = call.keys.len();
+        let entry = Entry {
+            inputs: call.inputs.clone(),
+            spec: call.spec.clone(),
+            whole: call.whole,
+            submitted: now,
+            rows: vec![None; rows],
+            routes: vec![Route::Run; rows],
+            reply: Some(sender),
+        };
+        let job = Job {
+            request: id,
+            stage: call.spec.stage,
+            class: call.class,
+            row_bytes: call.inputs.row_bytes() as u64,
+            rows: call.keys,
+            deadline: call.timeout.map(|timeout| now.after(timeout)),
+            priority: call.priority,
+            sharing: call.sharing,
+        };
+        self.drive(Some((id, entry)), Event::Submit(job), None);
+        // Hits and refusals are there already: no need to go to sleep for them.
+        if let Ok(reply) = receiver.try_recv() {
+            return reply;
+        }
+        let withdraw = Withdraw { driver: self, id };
+        let reply = receiver.await;
+        std::mem::forget(withdraw);
+        // The sender goes only with its reply, or with the daemon.
+        reply.unwrap_or(Reply { outcome: Outcome::Expired, rows: Vec::new(), routes: Vec::new() })
+    }
+
+    /// Tells the scheduler of an event and does what it wants done.
+    pub fn event(&self, event: Event) {
+        self.drive(None, event, None);
+    }
+
+    /// A new session's number.
+    #[must_use]
+    pub fn session(&self) -> SessionId {
+        SessionId(u32::try_from(self.sessions.fetch_add(1, Ordering::Relaxed)).unwrap_or(u32::MAX))
+    }
+
+    /// Makes a lane known, and then its session to the scheduler.
+    pub fn add_lane(&self, session: SessionId, lane: Arc<dyn Lane>, event: Event) {
+        self.core.lock().ledger.lanes.insert(session, lane);
+        self.event(event);
+    }
+
+    /// How much there is to do.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        self.core.lock().sched.load()
+    }
+
+    /// Rows of a stage that wait, and how long the first of them has.
+    #[must_use]
+    pub fn stage_queue(&self, stage: StageId) -> Option<(usize, Duration)> {
+        self.core.lock().sched.stage_queue(stage)
+    }
+
+    /// Checks the scheduler's tables against one another; for tests.
+    ///
+    /// # Errors
+    /// The first contradiction found.
+    pub fn verify(&self) -> Result<(), String> {
+        let core = self.core.lock();
+        core.sched.verify()?;
+        if core.sched.is_idle() && core.ledger.requests() > 0 {
+            return Err(format!("idle, but {} requests are on file", core.ledger.requests()));
+        }
+        Ok(())
+    }
+
+    /// Waits until no request is in flight.
+    pub async fn drained(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.core.lock().sched.is_idle() {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// The clock that all times are of.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Wakes the scheduler when it asks to be woken; runs for as long as the daemon.
+    pub async fn timers(self: Arc<Self>) {
+        loop {
+            let rearm = self.rearm.notified();
+            let at = self.armed.load(Ordering::Acquire);
+            if at == u64::MAX {
+                rearm.await;
+                continue;
+            }
+            let until = self.clock.instant(MonoTime::from_nanos(at));
+            tokio::select! {
+                () = tokio::time::sleep_until(until.into()) => self.timeout(),
+                () = rearm => {}
+            }
+        }
+    }
+
+    fn timeout(&self) {
+        let mut out = Outgoing::default();
+        {
+            let mut core = self.core.lock();
+            let now = self.clock.now();
+            core.sched.handle_timeout(now);
+            core.collect(&None, now, &mut out);
+            let wakeup = core.sched.next_wakeup();
+            self.armed.store(wakeup.map_or(u64::MAX, MonoTime::as_nanos), Ordering::Release);
+        }
+        let follow_ups = self.perform(out);
+        self.follow(follow_ups);
+    }
+
+    /// One event, and every event that its actions bring about on this very thread.
+    fn drive(&self, entry: Option<(RequestId, Entry)>, event: Event, outputs: Outputs) {
+        let follow_ups = self.step(entry, event, outputs);
+        self.follow(follow_ups);
+    }
+
+    fn follow(&self, mut completions: Vec<Completion>) {
+        while let Some(completion) = completions.pop() {
+            let (event, outputs) = self.completed(completion);
+            completions.extend(self.step(None, event, outputs));
+        }
+    }
+
+    fn step(
+        &self,
+        entry: Option<(RequestId, Entry)>,
+        event: Event,
+        outputs: Outputs,
+    ) -> Vec<Completion> {
+        let mut out = Outgoing::default();
+        let idle = {
+            let mut core = self.core.lock();
+            let now = self.clock.now();
+            if let Some((id, entry)) = entry {
+                core.ledger.insert(id, entry);
+            }
+            core.sched.handle(now, event);
+            core.collect(&outputs, now, &mut out);
+            // Under the lock, so that the timer task cannot overwrite an earlier time with a later one.
+            self.arm(core.sched.next_wakeup());
+            core.sched.is_idle()
+        };
+        if idle {
+            self.idle.notify_waiters();
+        }
+        self.perform(out)
+    }
+
+    /// Has the timer task look again if it would wake too late.
+    fn arm(&self, wakeup: Option<MonoTime>) {
+        let Some(at) = wakeup.map(MonoTime::as_nanos) else { return };
+        if self.armed.fetch_min(at, Ordering::AcqRel) > at {
+            self.rearm.notify_one();
+        }
+    }
+
+    /// Does what was collected: batches first, so that no session stands idle for the sake of a reply.
+    fn perform(&self, out: Outgoing) -> Vec<Completion> {
+        let mut finished = Vec::new();
+        for Run { lane, batch, plan, reason, waited } in out.runs {
+            let start = self.clock.now();
+            let begun = lane.begin(batch, &plan);
+            let gather = self.clock.now().since(start);
+            self.metrics.batch_started(plan.rows(), reason, waited, gather);
+            if let Begun::Finished(completion) = begun {
+                finished.push(completion);
+            }
+        }
+        for (sender, reply) in out.replies {
+            // A caller that went away has withdrawn already, or is about to.
+            let _ = sender.send(reply);
+        }
+        for order in out.orders {
+            if self.orders.try_send(order).is_err() {
+                tracing::error!("the pools do not keep up with the scheduler's orders");
+            }
+        }
+        finished
+    }
+
+    fn completed(&self, completion: Completion) -> (Event, Outputs) {
+        let Completion { session, batch, result } = completion;
+        match result {
+            Ok((block, service)) => {
+                self.metrics.batch_done(block.rows, service);
+                let row_bytes = block.row_bytes() as u64;
+                let done = Event::Done { session, batch, service, row_bytes };
+                (done, Some((batch, Arc::new(block))))
+            }
+            Err(error) => {
+                if let EngineError::Protocol(what) = &error {
+                    tracing::error!("session {session}: {what}");
+                }
+                self.metrics.batch_failed();
+                let failure = Failure { message: error.to_string().into() };
+                (Event::Failed { session, batch, failure }, None)
+            }
+        }
+    }
+}
+
+impl Core {
+    fn collect(&mut self, outputs: &Outputs, now: MonoTime, out: &mut Outgoing) {
+        while let Some(action) = self.sched.poll() {
+            self.ledger.apply(action, outputs, now, out);
+        }
+    }
+}
+
+impl CompletionSink for Driver {
+    fn complete(&self, completion: Completion) {
+        let start = self.clock.now();
+        let (event, outputs) = self.completed(completion);
+        let follow_ups = self.step(None, event, outputs);
+        self.metrics.scattered(self.clock.now().since(start));
+        self.follow(follow_ups);
+    }
+}
+
+impl crate::engine::worker::WorkerEvents for Driver {
+    fn worker_died(&self, sessions: &[SessionId], how: &str) {
+        {
+            let mut core = self.core.lock();
+            sessions.iter().for_each(|session| {
+                core.ledger.lanes.remove(session);
+            });
+        }
+        for &session in sessions {
+            self.event(Event::SessionDown { session });
+        }
+        let order = Order::Died { sessions: sessions.to_vec(), how: how.to_owned() };
+        if self.orders.try_send(order).is_err() {
+            tracing::error!("the pools do not keep up with dying workers");
+        }
+    }
+}
+
+/// Withdraws a call whose caller went away.
+struct Withdraw<'a> {
+    driver: &'a Driver,
+    id: RequestId,
+}
+
+impl Drop for Withdraw<'_> {
+    fn drop(&mut self) {
+        self.driver.event(Event::Cancel(self.id));
+    }
+}

@@ -1,0 +1,236 @@
+//! The pools: the worker of every stage, kept alive, and a second one apart while rows are suspect.
+
+use super::load::Rehearsal;
+use super::{Driver, Order};
+use crate::engine::BatchPlan;
+use crate::engine::worker::{Worker, WorkerConfig};
+use crate::id::{SessionId, StageId};
+use crate::metrics::Metrics;
+use crate::sched::event::{Event, Failure, Purpose};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A worker that lived this long starts with a clean sheet when it dies.
+const GOOD_LIFE: Duration = Duration::from_secs(10);
+const BACKOFF_FIRST: Duration = Duration::from_millis(10);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// After so many failed starts in a row whoever waits is told.
+const FAILURES_MAX: u32 = 3;
+
+/// What is needed to start the worker of a stage again.
+#[derive(Clone)]
+pub(super) struct Recipe {
+    pub config: WorkerConfig,
+    /// Runs that warm a new worker before it gets traffic.
+    pub warm: Vec<Arc<BatchPlan>>,
+    pub slots: u32,
+}
+
+/// One stage's processes.
+struct Pool {
+    recipe: Recipe,
+    serving: Option<Worker>,
+    sessions: Vec<SessionId>,
+    isolation: Option<(SessionId, Worker)>,
+    failures: u32,
+    started: crate::time::MonoTime,
+}
+
+/// Told when a stage cannot be served any more, and when it can again.
+pub type Health = Arc<dyn Fn(StageId, Result<(), String>) + Send + Sync>;
+
+/// All pools.
+pub struct Pools {
+    driver: Arc<Driver>,
+    metrics: Arc<Metrics>,
+    health: Health,
+    pools: Mutex<HashMap<StageId, Pool>>,
+}
+
+impl std::fmt::Debug for Pools {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pools").finish_non_exhaustive()
+    }
+}
+
+impl Pools {
+    /// No pools yet.
+    #[must_use]
+    pub fn new(driver: Arc<Driver>, metrics: Arc<Metrics>, health: Health) -> Arc<Self> {
+        Arc::new(Self { driver, metrics, health, pools: Mutex::default() })
+    }
+
+    /// Takes over a warm worker: its lanes get traffic from now on.
+    pub(super) fn adopt(
+        self: &Arc<Self>,
+        stage: StageId,
+        recipe: Recipe,
+        worker: Worker,
+        sessions: Vec<SessionId>,
+    ) {
+        let started = self.driver.clock().now();
+        let pool = Pool {
+            recipe,
+            serving: None,
+            sessions: Vec::new(),
+            isolation: None,
+            failures: 0,
+            started,
+        };
+        self.pools.lock().insert(stage, pool);
+        self.serve(stage, worker, sessions);
+    }
+
+    fn serve(self: &Arc<Self>, stage: StageId, worker: Worker, sessions: Vec<SessionId>) {
+        let lanes = worker.lanes();
+        let alive = worker.set_events(self.driver.clone());
+        let slots = {
+            let mut pools = self.pools.lock();
+            let Some(pool) = pools.get_mut(&stage) else { return };
+            pool.serving = Some(worker);
+            pool.sessions.clone_from(&sessions);
+            pool.started = self.driver.clock().now();
+            pool.recipe.slots
+        };
+        if !alive {
+            return self.died(&sessions, "it ended while it was taken over");
+        }
+        for (&session, lane) in sessions.iter().zip(lanes) {
+            let purpose = Purpose::Serving;
+            let up = Event::SessionUp { session, stage, purpose, slots };
+            self.driver.add_lane(session, lane, up);
+        }
+    }
+
+    /// Follows the scheduler's orders; runs for as long as the daemon.
+    pub async fn run(self: Arc<Self>, orders: flume::Receiver<Order>) {
+        while let Ok(order) = orders.recv_async().await {
+            match order {
+                Order::Isolate { stage } => {
+                    tokio::spawn(self.clone().isolate(stage));
+                }
+                Order::Retire { session } => self.retire(session),
+                Order::Died { sessions, how } => self.died(&sessions, &how),
+                Order::Hung { session } => {
+                    tracing::warn!("session {session} runs past its watchdog; asking it to end");
+                }
+            }
+        }
+    }
+
+    fn recipe(&self, stage: StageId) -> Option<Recipe> {
+        self.pools.lock().get(&stage).map(|pool| pool.recipe.clone())
+    }
+
+    async fn isolate(self: Arc<Self>, stage: StageId) {
+        let Some(mut recipe) = self.recipe(stage) else { return };
+        let session = self.driver.session();
+        recipe.config.order.geometry.lanes = 1;
+        recipe.config.order.session.lanes = 1;
+        match Worker::start(&recipe.config, &[session], self.driver.clone()).await {
+            Ok(worker) => {
+                let lanes = worker.lanes();
+                if let Some(pool) = self.pools.lock().get_mut(&stage) {
+                    pool.isolation = Some((session, worker));
+                }
+                let (purpose, slots) = (Purpose::Isolation, recipe.slots);
+                for lane in lanes {
+                    let up = Event::SessionUp { session, stage, purpose, slots };
+                    self.driver.add_lane(session, lane, up);
+                }
+            }
+            Err(why) => {
+                tracing::error!("{}: no worker apart for suspect rows: {why}", recipe.config.label);
+                let failure = Failure { message: "the model's worker cannot be started".into() };
+                self.driver.event(Event::IsolationFailed { stage, failure });
+            }
+        }
+    }
+
+    fn retire(&self, session: SessionId) {
+        let mut pools = self.pools.lock();
+        let mut gone = None;
+        for (&stage, pool) in pools.iter_mut() {
+            if pool.isolation.as_ref().is_some_and(|(id, _)| *id == session) {
+                pool.isolation = None;
+            }
+            pool.sessions.retain(|id| *id != session);
+            if pool.sessions.is_empty() && pool.serving.is_some() {
+                gone = Some(stage);
+            }
+        }
+        // Dropping a worker ends its process.
+        if let Some(stage) = gone {
+            pools.remove(&stage);
+        }
+    }
+
+    fn died(self: &Arc<Self>, sessions: &[SessionId], how: &str) {
+        self.metrics.worker_died();
+        let mut pools = self.pools.lock();
+        for (&stage, pool) in pools.iter_mut() {
+            let label = &pool.recipe.config.label;
+            if pool.isolation.as_ref().is_some_and(|(id, _)| sessions.contains(id)) {
+                tracing::warn!("{label}: the worker apart ended ({how}); a row it ran is at fault");
+                pool.isolation = None;
+            } else if pool.sessions.iter().any(|id| sessions.contains(id)) {
+                tracing::warn!("{label}: worker ended ({how}); starting another");
+                let lived = self.driver.clock().now().since(pool.started);
+                pool.failures = if lived > GOOD_LIFE { 0 } else { pool.failures + 1 };
+                pool.serving = None;
+                pool.sessions.clear();
+                tokio::spawn(self.clone().respawn(stage, pool.failures));
+            }
+        }
+    }
+
+    async fn respawn(self: Arc<Self>, stage: StageId, mut failures: u32) {
+        let mut refused = 0;
+        loop {
+            tokio::time::sleep(backoff(failures)).await;
+            let Some(recipe) = self.recipe(stage) else { return };
+            let count = recipe.config.order.geometry.lanes;
+            let sessions: Vec<SessionId> = (0..count).map(|_| self.driver.session()).collect();
+            match start_warm(&recipe, &sessions).await {
+                Ok(worker) => {
+                    if refused >= FAILURES_MAX {
+                        (self.health)(stage, Ok(()));
+                    }
+                    return self.serve(stage, worker, sessions);
+                }
+                Err(why) => {
+                    failures += 1;
+                    refused += 1;
+                    tracing::error!("{}: {why}", recipe.config.label);
+                    if refused == FAILURES_MAX {
+                        let message = "the model's worker cannot be started".into();
+                        (self.health)(stage, Err(format!("its worker cannot be started: {why}")));
+                        self.driver
+                            .event(Event::StageFailed { stage, failure: Failure { message } });
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn backoff(failures: u32) -> Duration {
+    match failures {
+        0 | 1 => Duration::ZERO,
+        n => BACKOFF_FIRST.saturating_mul(1_u32 << n.min(16)).min(BACKOFF_MAX),
+    }
+}
+
+/// Starts a worker and runs it warm.
+async fn start_warm(recipe: &Recipe, sessions: &[SessionId]) -> Result<Worker, String> {
+    let rehearsal = Arc::new(Rehearsal::default());
+    let worker = Worker::start(&recipe.config, sessions, rehearsal.clone()).await?;
+    for lane in worker.lanes() {
+        for plan in &recipe.warm {
+            rehearsal.run(lane.as_ref(), plan).await.map_err(|error| error.to_string())?;
+        }
+    }
+    Ok(worker)
+}

@@ -1,0 +1,227 @@
+//! From a request to rows: the one validation. What passes here is not looked at again.
+
+use super::{ModelSpec, TensorSpec};
+use crate::digest;
+use crate::error::InferError;
+use crate::graph::Dim;
+use crate::id::{ClassKey, RowKey, Tenant};
+use crate::request::{InferRequest, Parameter, Parameters};
+use crate::rows::{InputTensor, Inputs};
+use crate::sched::event::{Priority, Sharing};
+use crate::tensor::{DataType, Shape, Tensor, bytes_element_ends};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A request that may run.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// The inputs, in the model's order.
+    pub inputs: Arc<Inputs>,
+    /// The key of every row.
+    pub keys: Vec<RowKey>,
+    /// What its rows may share a batch with.
+    pub class: ClassKey,
+    /// The numbers of the outputs asked for, in the order asked.
+    pub outputs: Vec<usize>,
+    /// What the caller allows and wants.
+    pub options: Options,
+    /// It runs as it came, not cut into rows.
+    pub whole: bool,
+}
+
+/// What a caller asks for beside outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// What may be shared.
+    pub sharing: Sharing,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// How long the answer is worth waiting for.
+    pub timeout: Option<Duration>,
+    /// Say in the answer how each row was answered.
+    pub explain: bool,
+}
+
+/// Checks a request against its model and cuts it into rows.
+///
+/// # Errors
+/// `BadRequest`, naming the tensor, what was expected and what came.
+///
+/// # Cost
+/// Hashes the input bytes once; copies nothing.
+pub fn check(
+    request: &InferRequest,
+    spec: &ModelSpec,
+    tenant: Tenant,
+) -> Result<Checked, InferError> {
+    let options = options(&request.parameters, spec)?;
+    let tensors = in_order(request, spec)?;
+    for (tensor, spec) in tensors.iter().zip(&spec.inputs) {
+        check_tensor(tensor, spec)?;
+    }
+    let rows = if spec.cuts_rows() { rows(&tensors, &spec.inputs)? } else { None };
+    let whole = rows.is_none();
+    let tensors = tensors
+        .into_iter()
+        .zip(&spec.inputs)
+        .map(|(tensor, spec)| input(tensor, spec.axis.filter(|_| !whole)))
+        .collect::<Result<_, _>>()?;
+    let inputs = Inputs { tensors, rows: rows.unwrap_or(1) };
+    let (keys, class) = digest::keys(&spec.digest, tenant, &inputs);
+    let outputs = outputs(request, spec)?;
+    Ok(Checked { inputs: Arc::new(inputs), keys, class, outputs, options, whole })
+}
+
+fn options(parameters: &Parameters, spec: &ModelSpec) -> Result<Options, InferError> {
+    let flag = |name: &str| match parameters.get(name) {
+        None | Some(Parameter::Bool(false)) => Ok(false),
+        Some(Parameter::Bool(true)) => Ok(true),
+        Some(other) => Err(wrong_parameter(name, "true or false", other)),
+    };
+    let number = |name: &str| match parameters.get(name) {
+        None => Ok(0),
+        Some(Parameter::Uint(number)) => Ok(*number),
+        Some(Parameter::Int(number)) if *number >= 0 => Ok(number.unsigned_abs()),
+        Some(other) => Err(wrong_parameter(name, "a whole number, 0 or more", other)),
+    };
+    let shared = spec.unshared.is_none();
+    let (no_dedupe, no_cache) = (flag("no_dedupe")?, flag("no_cache")?);
+    let sharing = Sharing {
+        join: shared && !no_dedupe,
+        lookup: shared && !no_cache,
+        store: shared && !no_cache && !flag("no_store")?,
+    };
+    let timeout = Some(number("timeout")?).filter(|&us| us > 0).map(Duration::from_micros);
+    let priority = Priority::new(number("priority")?);
+    Ok(Options { sharing, priority, timeout, explain: flag("graftd_rows")? })
+}
+
+fn wrong_parameter(name: &str, expected: &str, found: &Parameter) -> InferError {
+    InferError::bad_request(format!("parameter '{name}' is {found:?}; expected {expected}"))
+}
+
+/// The request's tensors in the order of the model's inputs, each of them once.
+fn in_order<'a>(
+    request: &'a InferRequest,
+    spec: &ModelSpec,
+) -> Result<Vec<&'a Tensor>, InferError> {
+    for (place, tensor) in request.inputs.iter().enumerate() {
+        let name = &tensor.name;
+        if !spec.inputs.iter().any(|input| input.name == *name) {
+            let known: Vec<&str> = spec.inputs.iter().map(|input| input.name.as_str()).collect();
+            return Err(InferError::bad_request(format!(
+                "model '{}' has no input '{name}'; its inputs are {}",
+                spec.name,
+                known.join(", ")
+            )));
+        }
+        if request.inputs[..place].iter().any(|earlier| earlier.name == *name) {
+            return Err(InferError::bad_request(format!(
+                "input '{name}' came twice; expected once"
+            )));
+        }
+    }
+    let find = |input: &TensorSpec| {
+        request.inputs.iter().find(|tensor| tensor.name == input.name).ok_or_else(|| {
+            InferError::bad_request(format!(
+                "input '{}' of model '{}' is missing; expected {} {}",
+                input.name,
+                spec.name,
+                input.datatype,
+                shown(input)
+            ))
+        })
+    };
+    spec.inputs.iter().map(find).collect()
+}
+
+fn shown(spec: &TensorSpec) -> String {
+    match &spec.dims {
+        None => "of any shape".to_owned(),
+        Some(_) => format!("{:?}", spec.wire_shape()).replace(' ', ""),
+    }
+}
+
+fn check_tensor(tensor: &Tensor, spec: &TensorSpec) -> Result<(), InferError> {
+    let name = &tensor.name;
+    if tensor.datatype != spec.datatype {
+        return Err(InferError::bad_request(format!(
+            "input '{name}' has datatype {}; expected {}",
+            tensor.datatype, spec.datatype
+        )));
+    }
+    let Some(dims) = &spec.dims else { return Ok(()) };
+    let shape = &tensor.shape.0;
+    let fits = |(dim, &size): (&Dim, &usize)| match dim {
+        Dim::Fixed(expected) => *expected == size,
+        Dim::Named(_) | Dim::Unknown => true,
+    };
+    if dims.len() != shape.len() || !dims.iter().zip(shape).all(fits) {
+        return Err(InferError::bad_request(format!(
+            "input '{name}' has shape {}; expected {}, where -1 is any size",
+            tensor.shape,
+            shown(spec)
+        )));
+    }
+    Ok(())
+}
+
+/// The number of rows, the same for every input with a batch axis; none for a request without rows.
+fn rows(tensors: &[&Tensor], specs: &[TensorSpec]) -> Result<Option<usize>, InferError> {
+    let mut found: Option<(&str, usize)> = None;
+    for (tensor, spec) in tensors.iter().zip(specs) {
+        let Some(rows) = spec.axis.and_then(|axis| tensor.shape.0.get(axis)).copied() else {
+            continue;
+        };
+        match found {
+            Some((other, count)) if count != rows => {
+                return Err(InferError::bad_request(format!(
+                    "input '{}' has {rows} rows and input '{other}' has {count}; expected as many",
+                    tensor.name
+                )));
+            }
+            _ => found = Some((&tensor.name, rows)),
+        }
+    }
+    // An empty batch has no row to share or keep, but its answer still has a shape: the model gives it.
+    Ok(found.map(|(_, rows)| rows).filter(|&rows| rows > 0))
+}
+
+fn input(tensor: &Tensor, axis: Option<usize>) -> Result<InputTensor, InferError> {
+    let Tensor { name, datatype, shape: Shape(shape), data } = tensor;
+    let mut row_ends = Vec::new();
+    if let (DataType::Bytes, Some(axis)) = (datatype, axis) {
+        let wrong = |why: String| InferError::bad_request(format!("input '{name}': {why}"));
+        let ends = bytes_element_ends(data).map_err(wrong)?;
+        let rows = shape.get(axis).copied().unwrap_or(1);
+        let each = ends.len() / rows.max(1);
+        let end = |row: usize| (row * each).checked_sub(1).map_or(0, |last| ends[last]);
+        row_ends = (1..=rows).map(end).collect();
+    }
+    let (shape, data) = (shape.clone(), data.clone());
+    Ok(InputTensor { datatype: *datatype, shape, axis, data, row_ends })
+}
+
+fn outputs(request: &InferRequest, spec: &ModelSpec) -> Result<Vec<usize>, InferError> {
+    if request.outputs.is_empty() {
+        return Ok((0..spec.outputs.len()).collect());
+    }
+    let find = |name: &String| {
+        spec.outputs.iter().position(|output| output.name == *name).ok_or_else(|| {
+            let known: Vec<&str> = spec.outputs.iter().map(|output| output.name.as_str()).collect();
+            InferError::bad_request(format!(
+                "model '{}' has no output '{name}'; its outputs are {}",
+                spec.name,
+                known.join(", ")
+            ))
+        })
+    };
+    let wanted: Vec<usize> = request.outputs.iter().map(find).collect::<Result<_, _>>()?;
+    for (place, output) in wanted.iter().enumerate() {
+        if wanted[..place].contains(output) {
+            let name = &request.outputs[place];
+            return Err(InferError::bad_request(format!("output '{name}' was asked for twice")));
+        }
+    }
+    Ok(wanted)
+}

@@ -1,0 +1,90 @@
+//! What is served: which models and versions, from which files, with which facts found at load.
+
+pub mod check;
+pub mod probe;
+pub mod scan;
+mod spec;
+pub mod stash;
+
+pub use spec::{ModelSpec, Rows, TensorSpec};
+
+use crate::error::{ErrorKind, InferError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Where a version is on its way.
+#[derive(Clone, Debug)]
+pub enum State {
+    /// Its files are read and its sessions started.
+    Loading,
+    /// It answers.
+    Ready(Arc<ModelSpec>),
+    /// It cannot answer, for this reason.
+    Unavailable(String),
+}
+
+/// Every model and version found, with its state; replaced whole when something changes.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    /// Versions by number, by model name.
+    pub models: BTreeMap<String, BTreeMap<u64, State>>,
+}
+
+impl Catalog {
+    /// The version that a request means: the one it names, or the newest that answers.
+    ///
+    /// # Errors
+    /// `NotFound` for what does not exist, `Unavailable` for what cannot answer now.
+    pub fn find(&self, model: &str, version: Option<&str>) -> Result<&Arc<ModelSpec>, InferError> {
+        let (number, state) = self.version(model, version)?;
+        match state {
+            State::Ready(spec) => Ok(spec),
+            State::Loading => {
+                let text =
+                    format!("model '{model}' version {number} is still loading; try again soon");
+                let wait = std::time::Duration::from_secs(1);
+                Err(InferError::new(ErrorKind::Unavailable, text).retry_after(wait))
+            }
+            State::Unavailable(reason) => {
+                let text = format!("model '{model}' version {number} is unavailable: {reason}");
+                Err(InferError::new(ErrorKind::Unavailable, text))
+            }
+        }
+    }
+
+    /// A version and its state.
+    ///
+    /// # Errors
+    /// `NotFound`, naming what exists.
+    pub fn version(&self, model: &str, version: Option<&str>) -> Result<(u64, &State), InferError> {
+        let Some(versions) = self.models.get(model) else {
+            let names: Vec<&str> = self.models.keys().map(String::as_str).take(20).collect();
+            let text = format!("model '{model}' is not known; served here: {}", names.join(", "));
+            return Err(InferError::new(ErrorKind::NotFound, text));
+        };
+        let found = match version {
+            Some(text) => text.parse().ok().and_then(|number| versions.get_key_value(&number)),
+            None => versions
+                .iter()
+                .rev()
+                .find(|(_, state)| matches!(state, State::Ready(_)))
+                .or_else(|| versions.last_key_value()),
+        };
+        found.map(|(&number, state)| (number, state)).ok_or_else(|| {
+            let known: Vec<String> = versions.keys().map(u64::to_string).collect();
+            let asked = version.unwrap_or_default();
+            let text = format!(
+                "model '{model}' has no version '{asked}'; its versions are {}",
+                known.join(", ")
+            );
+            InferError::new(ErrorKind::NotFound, text)
+        })
+    }
+
+    /// Every version with its state, by name and number.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u64, &State)> {
+        self.models.iter().flat_map(|(name, versions)| {
+            versions.iter().map(move |(&version, state)| (name.as_str(), version, state))
+        })
+    }
+}

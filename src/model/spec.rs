@@ -1,0 +1,111 @@
+//! One version of a model as requests are checked against it.
+
+use crate::digest::StageDigest;
+use crate::graph::{Dim, Port};
+use crate::id::StageId;
+use crate::request::{ModelMetadata, TensorMetadata};
+use crate::tensor::DataType;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// An input or output of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// The tensor's name.
+    pub name: String,
+    /// The element type.
+    pub datatype: DataType,
+    /// The size along each axis; none where the model does not say how many there are.
+    pub dims: Option<Vec<Dim>>,
+    /// The batch axis; none where the tensor belongs to every row alike.
+    pub axis: Option<usize>,
+}
+
+/// Whether requests are cut into rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// Rows do not influence each other: they are shared, kept and batched one by one.
+    Independent {
+        /// How that is known.
+        how: String,
+    },
+    /// Each request runs as it came, as one row.
+    Whole {
+        /// Why.
+        why: String,
+    },
+}
+
+/// One version of a model.
+#[derive(Clone, Debug)]
+pub struct ModelSpec {
+    /// The model's name.
+    pub name: String,
+    /// The version's number.
+    pub version: u64,
+    /// Every version of this model, oldest first.
+    pub versions: Vec<u64>,
+    /// The stage that answers it.
+    pub stage: StageId,
+    /// The content of that stage.
+    pub digest: StageDigest,
+    /// The inputs, in the model's order.
+    pub inputs: Vec<TensorSpec>,
+    /// The outputs, in the model's order.
+    pub outputs: Vec<TensorSpec>,
+    /// Whether requests are cut into rows.
+    pub rows: Rows,
+    /// Why equal rows may give different answers; none where they may not.
+    pub unshared: Option<String>,
+    /// The batch axis of every output, as a batch needs it.
+    pub output_axes: Arc<[Option<usize>]>,
+    /// The same with no axis at all, for requests that run as they came.
+    pub whole_axes: Arc<[Option<usize>]>,
+    /// What was found at load, to be shown.
+    pub findings: BTreeMap<String, String>,
+}
+
+impl TensorSpec {
+    /// A port of the model with its batch axis.
+    #[must_use]
+    pub fn new(port: &Port, axis: Option<usize>) -> Self {
+        let Port { name, datatype, dims } = port.clone();
+        Self { name, datatype, dims, axis }
+    }
+
+    /// The shape as metadata shows it, -1 where a size varies.
+    #[must_use]
+    pub fn wire_shape(&self) -> Vec<i64> {
+        let size = |dim: &Dim| match dim {
+            Dim::Fixed(size) => i64::try_from(*size).unwrap_or(i64::MAX),
+            Dim::Named(_) | Dim::Unknown => -1,
+        };
+        self.dims.as_deref().map_or_else(|| vec![-1], |dims| dims.iter().map(size).collect())
+    }
+
+    fn metadata(&self) -> TensorMetadata {
+        let (name, datatype) = (self.name.clone(), self.datatype);
+        TensorMetadata { name, datatype, shape: self.wire_shape() }
+    }
+}
+
+impl ModelSpec {
+    /// What the model says of itself.
+    #[must_use]
+    pub fn metadata(&self) -> ModelMetadata {
+        ModelMetadata {
+            name: self.name.clone(),
+            versions: self.versions.iter().map(u64::to_string).collect(),
+            platform: "onnxruntime_onnx".to_owned(),
+            inputs: self.inputs.iter().map(TensorSpec::metadata).collect(),
+            outputs: self.outputs.iter().map(TensorSpec::metadata).collect(),
+            properties: self.findings.clone(),
+        }
+    }
+
+    /// Whether requests are cut into rows.
+    #[must_use]
+    pub fn cuts_rows(&self) -> bool {
+        matches!(self.rows, Rows::Independent { .. })
+    }
+}

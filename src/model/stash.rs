@@ -1,0 +1,195 @@
+//! Private copies of model files: what is loaded is what was judged, whatever happens to the original.
+//!
+//! A model file can be rewritten under a live session, and ONNX Runtime follows external data wherever it
+//! leads. So the file and all it refers to are copied into a folder of our own while they are digested,
+//! and only that copy is ever loaded.
+
+use crate::digest::StageDigest;
+use crate::graph::{self, Model};
+use bytes::Bytes;
+use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// The largest piece copied at once.
+const CHUNK_BYTES: usize = 1 << 20;
+const FOLDER_PREFIX: &str = "graftd-stash-";
+
+/// A folder for private copies; it goes when the daemon does.
+#[derive(Debug)]
+pub struct Stash {
+    folder: TempDir,
+    /// Held for life, so that a later daemon can tell folders that were left behind.
+    _lock: File,
+}
+
+/// A model as it was copied.
+#[derive(Debug)]
+pub struct Stashed {
+    /// The private copy of the model file.
+    pub file: PathBuf,
+    /// The digest of the model file and all it refers to.
+    pub digest: StageDigest,
+    /// What the file says.
+    pub model: Model,
+}
+
+impl Stash {
+    /// Makes a folder for copies below `parent` and removes those that dead daemons left there.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn create(parent: &Path) -> io::Result<Self> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+        sweep(parent);
+        let folder = tempfile::Builder::new().prefix(FOLDER_PREFIX).tempdir_in(parent)?;
+        let lock = File::create(folder.path().join("lock"))?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Self { folder, _lock: lock })
+    }
+
+    /// Copies a model file and all it refers to.
+    ///
+    /// # Errors
+    /// A sentence: what cannot be read, is no model, or leads out of the model's folder.
+    pub fn copy(&self, original: &Path) -> Result<Stashed, String> {
+        let place = tempfile::Builder::new()
+            .prefix("model-")
+            .tempdir_in(self.folder.path())
+            .map_err(|error| format!("cannot make a private copy: {error}"))?;
+        let bytes = fs::read(original).map_err(|error| format!("cannot be read: {error}"))?;
+        let bytes = Bytes::from(bytes);
+        let model = graph::read(bytes.clone()).map_err(|error| error.to_string())?;
+        let file = place.path().join("model.onnx");
+        fs::write(&file, &bytes).map_err(|error| format!("cannot be copied: {error}"))?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"graftd stage 1\0").update(blake3::hash(&bytes).as_bytes());
+        let folder = original.parent().unwrap_or_else(|| Path::new("."));
+        for location in model.external_files() {
+            let digest = copy_external(folder, location, place.path())
+                .map_err(|why| format!("external data '{location}': {why}"))?;
+            hasher.update(&(location.len() as u64).to_le_bytes()).update(location.as_bytes());
+            hasher.update(digest.as_bytes());
+        }
+        let digest = StageDigest(*hasher.finalize().as_bytes());
+        // From here on the folder lives as long as the stash.
+        let place = place.keep();
+        Ok(Stashed { file: place.join("model.onnx"), digest, model })
+    }
+
+    /// Removes a copy that nothing loads from any more.
+    pub fn discard(&self, stashed: &Path) {
+        if let Some(place) = stashed.parent().filter(|place| place.starts_with(self.folder.path()))
+        {
+            // What stays behind goes with the stash.
+            let _ = fs::remove_dir_all(place);
+        }
+    }
+}
+
+/// Copies one file of external data that lies below the model's folder, links not followed.
+fn copy_external(folder: &Path, location: &str, place: &Path) -> Result<blake3::Hash, String> {
+    let text = |error: io::Error| error.to_string();
+    let dir = File::open(folder).map_err(text)?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let source = rustix::fs::openat2(&dir, location, flags, Mode::empty(), resolve)
+        .map_err(|error| format!("{error}; it must be a plain file in the model's folder"))?;
+    let mut source = File::from(source);
+    if !source.metadata().map_err(text)?.is_file() {
+        return Err("is no plain file".into());
+    }
+    let target = place.join(location);
+    if let Some(parent) = target.parent() {
+        fs::create_dir_all(parent).map_err(text)?;
+    }
+    let mut target = File::create(target).map_err(text)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        let count = source.read(&mut chunk).map_err(text)?;
+        if count == 0 {
+            return Ok(hasher.finalize());
+        }
+        hasher.update(&chunk[..count]);
+        target.write_all(&chunk[..count]).map_err(text)?;
+    }
+}
+
+/// Removes the folders of daemons that are gone: their locks are free.
+fn sweep(parent: &Path) {
+    let Ok(entries) = fs::read_dir(parent) else { return };
+    for folder in entries.flatten().map(|entry| entry.path()) {
+        let ours = folder
+            .file_name()
+            .and_then(|n| n.to_str())
+            .is_some_and(|n| n.starts_with(FOLDER_PREFIX));
+        let Ok(lock) = File::open(folder.join("lock")) else { continue };
+        if ours && rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            // A folder that cannot be removed is only a waste of space.
+            let _ = fs::remove_dir_all(&folder);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixture(name: &str) -> PathBuf {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        root.join("tests/fixtures/models").join(name).join("1/model.onnx")
+    }
+
+    #[test]
+    fn the_copy_is_ours_and_its_digest_is_of_the_content() {
+        let parent = tempfile::tempdir().unwrap();
+        let stash = Stash::create(parent.path()).unwrap();
+        let first = stash.copy(&fixture("external")).unwrap();
+        let again = stash.copy(&fixture("external")).unwrap();
+        let other = stash.copy(&fixture("mlp")).unwrap();
+        assert_eq!(first.digest, again.digest);
+        assert_ne!(first.digest, other.digest);
+        assert_ne!(first.file, again.file);
+        let weights = first.file.with_file_name("weights.bin");
+        assert_eq!(
+            fs::read(weights).unwrap(),
+            fs::read(fixture("external").with_file_name("weights.bin")).unwrap()
+        );
+    }
+
+    #[test]
+    fn external_data_counts_in_the_digest_and_may_not_lead_away() {
+        let parent = tempfile::tempdir().unwrap();
+        let stash = Stash::create(&parent.path().join("stash")).unwrap();
+        let model = parent.path().join("model.onnx");
+        fs::copy(fixture("external"), &model).unwrap();
+        let weights = parent.path().join("weights.bin");
+        let mut bytes = fs::read(fixture("external").with_file_name("weights.bin")).unwrap();
+        fs::write(&weights, &bytes).unwrap();
+        let before = stash.copy(&model).unwrap().digest;
+        bytes[0] ^= 1;
+        fs::write(&weights, &bytes).unwrap();
+        assert_ne!(stash.copy(&model).unwrap().digest, before);
+        let elsewhere = parent.path().join("stash/elsewhere.bin");
+        fs::rename(&weights, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &weights).unwrap();
+        let why = stash.copy(&model).unwrap_err();
+        assert!(why.contains("weights.bin") && why.contains("plain file"), "{why}");
+    }
+
+    #[test]
+    fn folders_of_dead_daemons_are_removed_and_those_of_live_ones_stay() {
+        let parent = tempfile::tempdir().unwrap();
+        let live = Stash::create(parent.path()).unwrap();
+        let dead = parent.path().join(format!("{FOLDER_PREFIX}dead"));
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.join("lock"), b"").unwrap();
+        let _third = Stash::create(parent.path()).unwrap();
+        assert!(!dead.exists());
+        assert!(live.folder.path().exists());
+    }
+}

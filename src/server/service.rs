@@ -1,0 +1,270 @@
+//! One function per meaning; REST and gRPC are codecs around these.
+
+use crate::driver::{Call, Driver, Reply, Route};
+use crate::error::{ErrorKind, InferError};
+use crate::id::Tenant;
+use crate::metrics::Metrics;
+use crate::model::check::{self, Checked};
+use crate::model::{Catalog, ModelSpec, State};
+use crate::request::{
+    InferRequest, InferResponse, ModelMetadata, Parameter, Parameters, ServerMetadata,
+};
+use crate::rows::assemble;
+use crate::sched::event::{Outcome, Refusal, Tally};
+use parking_lot::RwLock;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// What the transport knows of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Context {
+    /// Who asks.
+    pub tenant: Tenant,
+    /// How long the transport says that the caller waits.
+    pub timeout: Option<Duration>,
+}
+
+/// What the daemon offers, whatever the transport.
+#[derive(Debug)]
+pub struct Service {
+    driver: Arc<Driver>,
+    metrics: Arc<Metrics>,
+    /// Replaced whole, so a reader holds the lock for one pointer's copy.
+    catalog: RwLock<Arc<Catalog>>,
+    /// The first look at the model directory is over.
+    started: AtomicBool,
+    draining: AtomicBool,
+    timeout: Option<Duration>,
+}
+
+impl Service {
+    /// A service without models; `timeout` is what calls get that name none.
+    #[must_use]
+    pub fn new(driver: Arc<Driver>, metrics: Arc<Metrics>, timeout: Option<Duration>) -> Self {
+        Self {
+            driver,
+            metrics,
+            catalog: RwLock::default(),
+            started: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            timeout,
+        }
+    }
+
+    /// The models as they are now.
+    #[must_use]
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.read().clone()
+    }
+
+    /// Changes the catalogue; readers see all of the change or none of it.
+    pub fn change(&self, edit: impl FnOnce(&mut Catalog)) {
+        let mut place = self.catalog.write();
+        let mut catalog = Catalog::clone(&place);
+        edit(&mut catalog);
+        *place = Arc::new(catalog);
+    }
+
+    /// Says that every model found at start was tried.
+    pub fn set_started(&self) {
+        self.started.store(true, Ordering::Release);
+    }
+
+    /// Says that no more requests are taken.
+    pub fn set_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether the daemon takes requests and has tried every model.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        self.started.load(Ordering::Acquire) && !self.draining.load(Ordering::Acquire)
+    }
+
+    /// What the server says of itself.
+    #[must_use]
+    pub fn server(&self) -> ServerMetadata {
+        ServerMetadata {
+            name: "graftd".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            extensions: ["binary_tensor_data", "parameters"].map(str::to_owned).to_vec(),
+        }
+    }
+
+    /// What a model says of itself.
+    ///
+    /// # Errors
+    /// `NotFound` or `Unavailable`.
+    pub fn model(&self, model: &str, version: Option<&str>) -> Result<ModelMetadata, InferError> {
+        let catalog = self.catalog();
+        let mut metadata = catalog.find(model, version)?.metadata();
+        let versions = catalog.models.get(model).into_iter().flatten();
+        metadata.versions = versions.map(|(number, _)| number.to_string()).collect();
+        Ok(metadata)
+    }
+
+    /// Whether a model answers.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn model_ready(&self, model: &str, version: Option<&str>) -> Result<bool, InferError> {
+        let catalog = self.catalog();
+        let (_, state) = catalog.version(model, version)?;
+        Ok(matches!(state, State::Ready(_)) && !self.draining.load(Ordering::Acquire))
+    }
+
+    /// Whether a model's requests are cut into rows.
+    #[must_use]
+    pub fn cuts_rows(&self, model: &str, version: Option<&str>) -> bool {
+        self.catalog().find(model, version).is_ok_and(|spec| spec.cuts_rows())
+    }
+
+    /// The metrics as text.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.metrics.text(self.driver.load())
+    }
+
+    /// One inference.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the request, the model or the moment.
+    pub async fn infer(
+        &self,
+        request: InferRequest,
+        context: Context,
+    ) -> Result<InferResponse, InferError> {
+        let start = self.driver.clock().now();
+        // A version that is replaced between look-up and submission is looked up once more.
+        for _ in 0..2 {
+            let spec = self.catalog().find(&request.model, request.version.as_deref())?.clone();
+            let checked = check::check(&request, &spec, context.tenant)?;
+            let reply = self.driver.call(self.call(&spec, &checked, context)).await;
+            if let Outcome::Refused { refusal: Refusal::NoStage, .. } = reply.outcome {
+                continue;
+            }
+            let took = self.driver.clock().now().since(start);
+            let Reply { outcome, routes, .. } = &reply;
+            self.metrics.request_ended(&spec.name, spec.version, outcome, routes, took);
+            let rows = checked.keys.len();
+            tracing::debug!(model = %spec.name, version = spec.version, rows, took_us = took.as_micros(), "{outcome:?}");
+            return respond(request, &spec, &checked, reply);
+        }
+        let text = format!("model '{}' is being replaced; try again", request.model);
+        Err(InferError::new(ErrorKind::Unavailable, text).retry_after(Duration::from_secs(1)))
+    }
+
+    fn call(&self, spec: &Arc<ModelSpec>, checked: &Checked, context: Context) -> Call {
+        // Whoever names the shortest wait decides.
+        let named = [checked.options.timeout, context.timeout].into_iter().flatten().min();
+        Call {
+            spec: spec.clone(),
+            inputs: checked.inputs.clone(),
+            keys: checked.keys.clone(),
+            class: checked.class,
+            whole: checked.whole,
+            sharing: checked.options.sharing,
+            priority: checked.options.priority,
+            timeout: named.or(self.timeout),
+        }
+    }
+}
+
+fn respond(
+    request: InferRequest,
+    spec: &ModelSpec,
+    checked: &Checked,
+    reply: Reply,
+) -> Result<InferResponse, InferError> {
+    let tally = match reply.outcome {
+        Outcome::Complete(tally) => tally,
+        other => return Err(refused(&other, spec)),
+    };
+    let outputs = checked
+        .outputs
+        .iter()
+        .map(|&index| assemble(&spec.outputs[index].name, index, &reply.rows))
+        .collect::<Result<_, _>>()
+        .map_err(|why| InferError::new(ErrorKind::ModelFailed, why))?;
+    let mut parameters = Parameters::new();
+    if checked.options.explain {
+        let routes = reply.routes.iter().map(|route| match route {
+            Route::Run => "run",
+            Route::Hit => "hit",
+        });
+        let text = routes.collect::<Vec<_>>().join(",");
+        parameters.insert("graftd_rows".to_owned(), Parameter::Text(text));
+    }
+    let Tally { hit, join, run } = tally;
+    Ok(InferResponse {
+        model: request.model,
+        version: spec.version.to_string(),
+        id: request.id,
+        parameters,
+        route: format!("hit={hit} join={join} run={run}"),
+        outputs,
+    })
+}
+
+/// What a caller is told whose request did not complete.
+fn refused(outcome: &Outcome, spec: &ModelSpec) -> InferError {
+    let model = &spec.name;
+    match outcome {
+        Outcome::Refused { refusal, retry_after } => {
+            let error = refusal_error(refusal, model);
+            InferError { retry_after: *retry_after, ..error }
+        }
+        Outcome::Expired => InferError::new(
+            ErrorKind::DeadlineExceeded,
+            format!("model '{model}' did not answer before the request's deadline"),
+        ),
+        Outcome::Failed(failure) => {
+            InferError::new(ErrorKind::ModelFailed, failure.message.to_string())
+        }
+        Outcome::Crashed => InferError::new(
+            ErrorKind::ModelCrashed,
+            format!(
+                "running this input on model '{model}' ended its process; other requests are not affected"
+            ),
+        ),
+        Outcome::Quarantined => InferError::new(
+            ErrorKind::ModelCrashed,
+            format!(
+                "this input ended the process of model '{model}' lately and is not tried again yet"
+            ),
+        ),
+        Outcome::Complete(_) => InferError::new(ErrorKind::Internal, "complete, yet refused"),
+    }
+}
+
+fn refusal_error(refusal: &Refusal, model: &str) -> InferError {
+    let overloaded = |text: String| InferError::new(ErrorKind::Overloaded, text);
+    match refusal {
+        Refusal::Requests { limit } => {
+            overloaded(format!("{limit} requests are in flight, the limit of --requests-max"))
+        }
+        Refusal::Rows { held, limit } => {
+            overloaded(format!("{held} rows wait or run; the limit of --rows-max is {limit}"))
+        }
+        Refusal::Bytes { held, limit } => overloaded(format!(
+            "rows of {held} bytes wait or run; the limit of --queue-bytes is {limit}"
+        )),
+        Refusal::Waiters { limit } => {
+            overloaded(format!("{limit} requests wait for one row already"))
+        }
+        Refusal::Infeasible { expected, left } => InferError::new(
+            ErrorKind::DeadlineExceeded,
+            format!(
+                "model '{model}' would need {expected:?} and the deadline is in {left:?}; not tried"
+            ),
+        ),
+        Refusal::Draining => InferError::new(
+            ErrorKind::ShuttingDown,
+            "the daemon is stopping; ask another, or later",
+        ),
+        Refusal::NoStage => {
+            InferError::new(ErrorKind::Unavailable, format!("model '{model}' is being replaced"))
+        }
+    }
+}
