@@ -35,8 +35,8 @@ type ParameterMessages = BTreeMap<String, InferParameter>;
 /// What a request message asks for.
 ///
 /// # Errors
-/// `BadRequest` for tensors whose contents are not what shape and datatype say, and for parameters that
-/// hold nothing or are reserved; `Unsupported` for shared memory and classification.
+/// `BadRequest` for tensors whose contents are not what shape and datatype say, and for parameters
+/// that hold nothing or are reserved; `Unsupported` for shared memory and classification.
 ///
 /// # Cost
 /// Raw contents are not copied, typed contents once.
@@ -45,7 +45,8 @@ pub fn decode_infer(message: ModelInferRequest) -> Result<InferRequest, InferErr
     let raw = message.raw_input_contents;
     if !raw.is_empty() && raw.len() != message.inputs.len() {
         return Err(InferError::bad_request(format!(
-            "raw_input_contents has {} entries for {} inputs; expected one for each, in their order",
+            "raw_input_contents has {} entries for {} inputs; expected one for each, in their \
+             order",
             raw.len(),
             message.inputs.len()
         )));
@@ -194,8 +195,8 @@ fn decode_input(input: InferInputTensor, raw: Option<Bytes>) -> Result<Tensor, I
     match (raw, input.contents) {
         (Some(data), None) => check::tensor(name, datatype, shape, data),
         (Some(_), Some(_)) => Err(InferError::bad_request(format!(
-            "input '{name}' has contents although the request has raw_input_contents; send all inputs \
-             in one of the two forms"
+            "input '{name}' has contents although the request has raw_input_contents; send all \
+             inputs in one of the two forms"
         ))),
         (None, contents) => typed(name, datatype, shape, contents.unwrap_or_default()),
     }
@@ -325,7 +326,8 @@ fn prefixed(input: &str, elements: &[Bytes]) -> Result<Vec<u8>, InferError> {
     for (at, element) in elements.iter().enumerate() {
         let Ok(length) = u32::try_from(element.len()) else {
             return Err(InferError::bad_request(format!(
-                "element {at} of input '{input}' (BYTES) has {} bytes, more than an element can have",
+                "element {at} of input '{input}' (BYTES) has {} bytes, more than an element can \
+                 have",
                 element.len()
             )));
         };

@@ -1,10 +1,10 @@
 //! A reader that walks JSON text in place and hands out its pieces.
 //!
 //! Separate from `serde_json`, which this path cannot use: tensor elements must be read exactly as
-//! written (an `FP32` straight from its digits, since going through a double rounds twice and misses
-//! the value that `encode` printed; 64-bit integers; the value itself in the error), bare `NaN` and
-//! `Infinity` must be understood because Python writes them, and nothing may be built that is thrown
-//! away. A property test holds it against `serde_json`.
+//! written (an `FP32` straight from its digits, since going through a double rounds twice and
+//! misses the value that `encode` printed; 64-bit integers; the value itself in the error), bare
+//! `NaN` and `Infinity` must be understood because Python writes them, and nothing may be built
+//! that is thrown away. A property test holds it against `serde_json`.
 //!
 //! # Invariants
 //! - Reads forward only; no look-ahead past one byte; recursion is bounded by [`DEPTH_MAX`].
@@ -196,9 +196,9 @@ impl<'a> Reader<'a> {
             Some(b'{') => "an object",
             Some(b'[') => "an array",
             Some(b'"') => "a string",
-            Some(b't' | b'f') => "a truth value",
-            Some(b'n') => "null",
             Some(b'-' | b'0'..=b'9') => "a number",
+            _ if self.clone().truth().is_some() => "a truth value",
+            _ if self.clone().null() => "null",
             _ => return self.unexpected(&format!("{what} to be {expected}")),
         };
         InferError::bad_request(format!(
@@ -227,7 +227,8 @@ impl<'a> Reader<'a> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
             return Err(InferError::bad_request(format!(
-                "the JSON of the request is nested more than {DEPTH_MAX} deep at byte {}; flatten it",
+                "the JSON of the request is nested more than {DEPTH_MAX} deep at byte {}; flatten \
+                 it",
                 self.at - 1
             )));
         }
@@ -350,8 +351,8 @@ impl<'a> Reader<'a> {
         }
         char::from_u32(code).ok_or_else(|| {
             InferError::bad_request(format!(
-                "the JSON of the request is wrong at byte {}: \\u{first:04x} is half of a surrogate \
-                 pair and no character; send such bytes as binary data",
+                "the JSON of the request is wrong at byte {}: \\u{first:04x} is half of a \
+                 surrogate pair and no character; send such bytes as binary data",
                 self.at
             ))
         })
