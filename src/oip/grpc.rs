@@ -29,6 +29,7 @@ use crate::tensor::{DataType, OutputTensor, Shape, Tensor};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::ops::RangeInclusive;
 
 type ParameterMessages = BTreeMap<String, InferParameter>;
 
@@ -266,12 +267,12 @@ fn wire_bytes(
     let unsigned = &contents.uint_contents;
     match datatype {
         DataType::Bool => Ok(contents.bool_contents.into_iter().map(u8::from).collect()),
-        DataType::Int8 => narrow.to(signed, i8::to_le_bytes, i8::MIN, i8::MAX),
-        DataType::Int16 => narrow.to(signed, i16::to_le_bytes, i16::MIN, i16::MAX),
+        DataType::Int8 => narrow.to(signed, i8::to_le_bytes, &(i8::MIN..=i8::MAX)),
+        DataType::Int16 => narrow.to(signed, i16::to_le_bytes, &(i16::MIN..=i16::MAX)),
         DataType::Int32 => Ok(flat(signed, i32::to_le_bytes)),
         DataType::Int64 => Ok(flat(&contents.int64_contents, i64::to_le_bytes)),
-        DataType::Uint8 => narrow.to(unsigned, u8::to_le_bytes, u8::MIN, u8::MAX),
-        DataType::Uint16 => narrow.to(unsigned, u16::to_le_bytes, u16::MIN, u16::MAX),
+        DataType::Uint8 => narrow.to(unsigned, u8::to_le_bytes, &(u8::MIN..=u8::MAX)),
+        DataType::Uint16 => narrow.to(unsigned, u16::to_le_bytes, &(u16::MIN..=u16::MAX)),
         DataType::Uint32 => Ok(flat(unsigned, u32::to_le_bytes)),
         DataType::Uint64 => Ok(flat(&contents.uint64_contents, u64::to_le_bytes)),
         DataType::Fp32 => Ok(flat(&contents.fp32_contents, f32::to_le_bytes)),
@@ -299,8 +300,7 @@ impl Narrow<'_> {
         &self,
         values: &[Wide],
         bytes: impl Fn(T) -> [u8; N],
-        min: T,
-        max: T,
+        range: &RangeInclusive<T>,
     ) -> Result<Vec<u8>, InferError>
     where
         Wide: Copy + Display,
@@ -310,8 +310,11 @@ impl Narrow<'_> {
         for (at, &value) in values.iter().enumerate() {
             let Ok(narrow) = T::try_from(value) else {
                 return Err(InferError::bad_request(format!(
-                    "element {at} of input '{}' ({}) is {value}, outside {min} to {max}",
-                    self.input, self.datatype
+                    "element {at} of input '{}' ({}) is {value}, outside {} to {}",
+                    self.input,
+                    self.datatype,
+                    range.start(),
+                    range.end()
                 )));
             };
             data.extend_from_slice(&bytes(narrow));

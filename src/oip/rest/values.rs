@@ -21,6 +21,7 @@ use crate::error::{ErrorKind, InferError};
 use crate::oip::check::excerpt;
 use crate::tensor::{DataType, OutputTensor};
 use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 /// Reads the `data` of an input, flat or nested: its wire bytes and the number of elements.
@@ -39,25 +40,29 @@ pub(super) fn read(
     let mut data = Data { reader, input, datatype, count: 0, bytes: Vec::with_capacity(bytes) };
     match datatype {
         DataType::Bool => data.nested(&mut Data::truth),
-        DataType::Uint8 => data.nested(&mut |data| data.integer(u8::to_le_bytes, u8::MIN, u8::MAX)),
+        DataType::Uint8 => {
+            data.nested(&mut |data| data.integer(u8::to_le_bytes, &(u8::MIN..=u8::MAX)))
+        }
         DataType::Uint16 => {
-            data.nested(&mut |data| data.integer(u16::to_le_bytes, u16::MIN, u16::MAX))
+            data.nested(&mut |data| data.integer(u16::to_le_bytes, &(u16::MIN..=u16::MAX)))
         }
         DataType::Uint32 => {
-            data.nested(&mut |data| data.integer(u32::to_le_bytes, u32::MIN, u32::MAX))
+            data.nested(&mut |data| data.integer(u32::to_le_bytes, &(u32::MIN..=u32::MAX)))
         }
         DataType::Uint64 => {
-            data.nested(&mut |data| data.integer(u64::to_le_bytes, u64::MIN, u64::MAX))
+            data.nested(&mut |data| data.integer(u64::to_le_bytes, &(u64::MIN..=u64::MAX)))
         }
-        DataType::Int8 => data.nested(&mut |data| data.integer(i8::to_le_bytes, i8::MIN, i8::MAX)),
+        DataType::Int8 => {
+            data.nested(&mut |data| data.integer(i8::to_le_bytes, &(i8::MIN..=i8::MAX)))
+        }
         DataType::Int16 => {
-            data.nested(&mut |data| data.integer(i16::to_le_bytes, i16::MIN, i16::MAX))
+            data.nested(&mut |data| data.integer(i16::to_le_bytes, &(i16::MIN..=i16::MAX)))
         }
         DataType::Int32 => {
-            data.nested(&mut |data| data.integer(i32::to_le_bytes, i32::MIN, i32::MAX))
+            data.nested(&mut |data| data.integer(i32::to_le_bytes, &(i32::MIN..=i32::MAX)))
         }
         DataType::Int64 => {
-            data.nested(&mut |data| data.integer(i64::to_le_bytes, i64::MIN, i64::MAX))
+            data.nested(&mut |data| data.integer(i64::to_le_bytes, &(i64::MIN..=i64::MAX)))
         }
         DataType::Fp32 => data.nested(&mut Data::single),
         DataType::Fp64 => data.nested(&mut Data::double),
@@ -115,8 +120,7 @@ impl Data<'_, '_> {
     fn integer<T: FromStr + Display, const N: usize>(
         &mut self,
         bytes: impl Fn(T) -> [u8; N],
-        min: T,
-        max: T,
+        range: &RangeInclusive<T>,
     ) -> Result<(), InferError> {
         let Some(text) = self.reader.number()? else {
             return Err(self.wrong("a whole number"));
@@ -126,7 +130,7 @@ impl Data<'_, '_> {
         match digits.parse::<T>() {
             Ok(value) => self.bytes.extend_from_slice(&bytes(value)),
             Err(_) if text.contains(['.', 'e', 'E']) => return Err(self.not_whole(text)),
-            Err(_) => return Err(self.out_of_range(text, &min, &max)),
+            Err(_) => return Err(self.out_of_range(text, range.start(), range.end())),
         }
         Ok(())
     }
