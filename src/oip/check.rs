@@ -1,7 +1,7 @@
 //! Checks of a tensor's encoding that do not depend on how it travelled.
 //!
-//! Separate from the codecs, so that REST and gRPC refuse the same things in the same words. Only the
-//! encoding is judged: the tensor against its own shape and datatype, never against a model.
+//! Separate from the codecs, so that REST and gRPC refuse the same things in the same words. Only
+//! the encoding is judged: the tensor against its own shape and datatype, never against a model.
 
 use crate::error::{ErrorKind, InferError};
 use crate::request::Parameter;
@@ -35,8 +35,8 @@ pub(super) fn request_parameter(key: &str, value: &Parameter) -> Result<Fate, In
     }
     if key.starts_with(RESERVED_PREFIX) {
         return Err(InferError::bad_request(format!(
-            "parameter '{key}' of the request: names that start with '{RESERVED_PREFIX}' are reserved, \
-             and this one has no meaning here; leave it out or rename it"
+            "parameter '{key}' of the request: names that start with '{RESERVED_PREFIX}' are \
+             reserved, and this one has no meaning here; leave it out or rename it"
         )));
     }
     Ok(Fate::Keep)

@@ -29,14 +29,15 @@ use crate::tensor::{DataType, OutputTensor, Shape, Tensor};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::ops::RangeInclusive;
 
 type ParameterMessages = BTreeMap<String, InferParameter>;
 
 /// What a request message asks for.
 ///
 /// # Errors
-/// `BadRequest` for tensors whose contents are not what shape and datatype say, and for parameters that
-/// hold nothing or are reserved; `Unsupported` for shared memory and classification.
+/// `BadRequest` for tensors whose contents are not what shape and datatype say, and for parameters
+/// that hold nothing or are reserved; `Unsupported` for shared memory and classification.
 ///
 /// # Cost
 /// Raw contents are not copied, typed contents once.
@@ -45,7 +46,8 @@ pub fn decode_infer(message: ModelInferRequest) -> Result<InferRequest, InferErr
     let raw = message.raw_input_contents;
     if !raw.is_empty() && raw.len() != message.inputs.len() {
         return Err(InferError::bad_request(format!(
-            "raw_input_contents has {} entries for {} inputs; expected one for each, in their order",
+            "raw_input_contents has {} entries for {} inputs; expected one for each, in their \
+             order",
             raw.len(),
             message.inputs.len()
         )));
@@ -194,8 +196,8 @@ fn decode_input(input: InferInputTensor, raw: Option<Bytes>) -> Result<Tensor, I
     match (raw, input.contents) {
         (Some(data), None) => check::tensor(name, datatype, shape, data),
         (Some(_), Some(_)) => Err(InferError::bad_request(format!(
-            "input '{name}' has contents although the request has raw_input_contents; send all inputs \
-             in one of the two forms"
+            "input '{name}' has contents although the request has raw_input_contents; send all \
+             inputs in one of the two forms"
         ))),
         (None, contents) => typed(name, datatype, shape, contents.unwrap_or_default()),
     }
@@ -265,12 +267,12 @@ fn wire_bytes(
     let unsigned = &contents.uint_contents;
     match datatype {
         DataType::Bool => Ok(contents.bool_contents.into_iter().map(u8::from).collect()),
-        DataType::Int8 => narrow.to(signed, i8::to_le_bytes, i8::MIN, i8::MAX),
-        DataType::Int16 => narrow.to(signed, i16::to_le_bytes, i16::MIN, i16::MAX),
+        DataType::Int8 => narrow.to(signed, i8::to_le_bytes, &(i8::MIN..=i8::MAX)),
+        DataType::Int16 => narrow.to(signed, i16::to_le_bytes, &(i16::MIN..=i16::MAX)),
         DataType::Int32 => Ok(flat(signed, i32::to_le_bytes)),
         DataType::Int64 => Ok(flat(&contents.int64_contents, i64::to_le_bytes)),
-        DataType::Uint8 => narrow.to(unsigned, u8::to_le_bytes, u8::MIN, u8::MAX),
-        DataType::Uint16 => narrow.to(unsigned, u16::to_le_bytes, u16::MIN, u16::MAX),
+        DataType::Uint8 => narrow.to(unsigned, u8::to_le_bytes, &(u8::MIN..=u8::MAX)),
+        DataType::Uint16 => narrow.to(unsigned, u16::to_le_bytes, &(u16::MIN..=u16::MAX)),
         DataType::Uint32 => Ok(flat(unsigned, u32::to_le_bytes)),
         DataType::Uint64 => Ok(flat(&contents.uint64_contents, u64::to_le_bytes)),
         DataType::Fp32 => Ok(flat(&contents.fp32_contents, f32::to_le_bytes)),
@@ -298,8 +300,7 @@ impl Narrow<'_> {
         &self,
         values: &[Wide],
         bytes: impl Fn(T) -> [u8; N],
-        min: T,
-        max: T,
+        range: &RangeInclusive<T>,
     ) -> Result<Vec<u8>, InferError>
     where
         Wide: Copy + Display,
@@ -309,8 +310,11 @@ impl Narrow<'_> {
         for (at, &value) in values.iter().enumerate() {
             let Ok(narrow) = T::try_from(value) else {
                 return Err(InferError::bad_request(format!(
-                    "element {at} of input '{}' ({}) is {value}, outside {min} to {max}",
-                    self.input, self.datatype
+                    "element {at} of input '{}' ({}) is {value}, outside {} to {}",
+                    self.input,
+                    self.datatype,
+                    range.start(),
+                    range.end()
                 )));
             };
             data.extend_from_slice(&bytes(narrow));
@@ -325,7 +329,8 @@ fn prefixed(input: &str, elements: &[Bytes]) -> Result<Vec<u8>, InferError> {
     for (at, element) in elements.iter().enumerate() {
         let Ok(length) = u32::try_from(element.len()) else {
             return Err(InferError::bad_request(format!(
-                "element {at} of input '{input}' (BYTES) has {} bytes, more than an element can have",
+                "element {at} of input '{input}' (BYTES) has {} bytes, more than an element can \
+                 have",
                 element.len()
             )));
         };

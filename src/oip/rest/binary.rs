@@ -26,11 +26,11 @@ pub(super) struct Tail {
 
 /// Cuts a body where its JSON ends.
 pub(super) fn split(
-    body: &Bytes,
+    mut body: Bytes,
     header_length: Option<usize>,
 ) -> Result<(Bytes, Tail), InferError> {
     let Some(length) = header_length else {
-        return Ok((body.clone(), Tail { rest: Bytes::new(), announced: false }));
+        return Ok((body, Tail { rest: Bytes::new(), announced: false }));
     };
     if length > body.len() {
         return Err(InferError::bad_request(format!(
@@ -39,7 +39,8 @@ pub(super) fn split(
             body.len()
         )));
     }
-    Ok((body.slice(..length), Tail { rest: body.slice(length..), announced: true }))
+    let json = body.split_to(length);
+    Ok((json, Tail { rest: body, announced: true }))
 }
 
 impl Tail {
@@ -91,13 +92,13 @@ impl RawRequest {
 
     /// Completes the request from the inputs of its model; all outputs go binary.
     ///
-    /// `batched` says that the first axis is a batch axis. One unknown size follows from the length of
-    /// the body; where the batch axis and another are both unknown, the batch is 1. For `BYTES`, which
-    /// takes only one element, the body is that element without a length prefix.
+    /// `batched` says that the first axis is a batch axis. One unknown size follows from the length
+    /// of the body; where the batch axis and another are both unknown, the batch is 1. For `BYTES`,
+    /// which takes only one element, the body is that element without a length prefix.
     ///
     /// # Errors
-    /// `BadRequest` where the model has not one input, its shape leaves too much open, or the body does
-    /// not fill it.
+    /// `BadRequest` where the model has not one input, its shape leaves too much open, or the body
+    /// does not fill it.
     pub fn complete(
         self,
         inputs: &[TensorMetadata],
@@ -105,8 +106,8 @@ impl RawRequest {
     ) -> Result<(InferRequest, ReplyForm), InferError> {
         let [input] = inputs else {
             return Err(InferError::bad_request(format!(
-                "a raw request (Inference-Header-Content-Length: 0) is one tensor, but the model has \
-                 {} inputs; name them in a JSON request",
+                "a raw request (Inference-Header-Content-Length: 0) is one tensor, but the model \
+                 has {} inputs; name them in a JSON request",
                 inputs.len()
             )));
         };
@@ -164,8 +165,8 @@ fn raw_element(input: &TensorMetadata, body: &Bytes) -> Result<(Shape, Bytes), I
     let length = u32::try_from(body.len()).ok().filter(|_| one);
     let Some(length) = length else {
         return Err(InferError::bad_request(format!(
-            "input '{}' ({}) takes more than one element, or one longer than {} bytes; a raw request \
-             is one element, so use a JSON request",
+            "input '{}' ({}) takes more than one element, or one longer than {} bytes; a raw \
+             request is one element, so use a JSON request",
             input.name,
             DataType::Bytes,
             u32::MAX
@@ -198,18 +199,16 @@ mod tests {
 
     #[test]
     fn one_open_axis_follows_from_the_length() {
-        let table: [(&[i64], bool, &'static [u8], &[usize]); 6] = [
-            (&[-1], false, &[0; 24], &[6]),
-            (&[2, 3], false, &[0; 24], &[2, 3]),
-            (&[-1, 3], true, &[0; 24], &[2, 3]),
-            (&[-1, -1], true, &[0; 24], &[1, 6]),
-            (&[], false, &[0; 4], &[]),
-            (&[-1], false, &[], &[0]),
-        ];
-        for (shape, batched, body, expected) in table {
+        let check = |shape: &[i64], batched, body, expected: &[usize]| {
             let (found, _) = raw(DataType::Fp32, shape, batched, body).expect("it fits");
             assert_eq!(found, expected, "{shape:?}");
-        }
+        };
+        check(&[-1], false, &[0; 24], &[6]);
+        check(&[2, 3], false, &[0; 24], &[2, 3]);
+        check(&[-1, 3], true, &[0; 24], &[2, 3]);
+        check(&[-1, -1], true, &[0; 24], &[1, 6]);
+        check(&[], false, &[0; 4], &[]);
+        check(&[-1], false, &[], &[0]);
     }
 
     #[test]
@@ -223,8 +222,8 @@ mod tests {
         );
         assert_eq!(
             RawRequest::new(Bytes::new()).complete(&[], false).map_err(|error| error.message),
-            Err("a raw request (Inference-Header-Content-Length: 0) is one tensor, but the model has \
-                 0 inputs; name them in a JSON request"
+            Err("a raw request (Inference-Header-Content-Length: 0) is one tensor, but the model \
+                 has 0 inputs; name them in a JSON request"
                 .to_owned())
         );
     }

@@ -1,10 +1,10 @@
 //! A reader that walks JSON text in place and hands out its pieces.
 //!
 //! Separate from `serde_json`, which this path cannot use: tensor elements must be read exactly as
-//! written (an `FP32` straight from its digits, since going through a double rounds twice and misses
-//! the value that `encode` printed; 64-bit integers; the value itself in the error), bare `NaN` and
-//! `Infinity` must be understood because Python writes them, and nothing may be built that is thrown
-//! away. A property test holds it against `serde_json`.
+//! written (an `FP32` straight from its digits, since going through a double rounds twice and
+//! misses the value that `encode` printed; 64-bit integers; the value itself in the error), bare
+//! `NaN` and `Infinity` must be understood because Python writes them, and nothing may be built
+//! that is thrown away. A property test holds it against `serde_json`.
 //!
 //! # Invariants
 //! - Reads forward only; no look-ahead past one byte; recursion is bounded by [`DEPTH_MAX`].
@@ -61,6 +61,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Whether the array has another item, which the reader then stands before.
+    #[inline]
     pub(super) fn item(&mut self, array: &mut Started) -> Result<bool, InferError> {
         self.more(array, b']')
     }
@@ -74,6 +75,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The first byte of the next token.
+    #[inline]
     pub(super) fn peek(&mut self) -> Option<u8> {
         let bytes = self.text.as_bytes();
         while let Some(&byte) = bytes.get(self.at) {
@@ -96,19 +98,12 @@ impl<'a> Reader<'a> {
             return Err(self.wrong_type(what, "a string"));
         }
         let start = self.at;
-        loop {
-            match self.byte() {
-                Some(b'"') => {
-                    let text = self.text.get(start..self.at - 1).unwrap_or_default();
-                    return Ok(Cow::Borrowed(text));
-                }
-                Some(b'\\') => break,
-                Some(control) if control < 0x20 => return Err(self.control_character()),
-                Some(_) => {}
-                None => return Err(self.unexpected("the end of a string")),
-            }
+        self.plain_characters();
+        if self.here() == Some(b'"') {
+            let text = self.text.get(start..self.at).unwrap_or_default();
+            self.at += 1;
+            return Ok(Cow::Borrowed(text));
         }
-        self.at -= 1;
         let mut text = self.text.get(start..self.at).unwrap_or_default().to_owned();
         self.string_with_escapes(&mut text)?;
         Ok(Cow::Owned(text))
@@ -128,6 +123,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The text of a number, as written; none, and nothing read, where the next token is none.
+    #[inline]
     pub(super) fn number(&mut self) -> Result<Option<&'a str>, InferError> {
         match self.peek() {
             Some(b'-' | b'0'..=b'9') => {}
@@ -191,14 +187,15 @@ impl<'a> Reader<'a> {
     }
 
     /// The error for a value of the wrong type, which the reader stands before.
+    #[cold]
     pub(super) fn wrong_type(&mut self, what: &str, expected: &str) -> InferError {
         let came = match self.peek() {
             Some(b'{') => "an object",
             Some(b'[') => "an array",
             Some(b'"') => "a string",
-            Some(b't' | b'f') => "a truth value",
-            Some(b'n') => "null",
             Some(b'-' | b'0'..=b'9') => "a number",
+            _ if self.clone().truth().is_some() => "a truth value",
+            _ if self.clone().null() => "null",
             _ => return self.unexpected(&format!("{what} to be {expected}")),
         };
         InferError::bad_request(format!(
@@ -208,6 +205,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The error for text that is not JSON at this place.
+    #[cold]
     pub(super) fn unexpected(&self, expected: &str) -> InferError {
         let rest = self.text.get(self.at..).unwrap_or_default();
         let came = match rest.chars().next() {
@@ -227,7 +225,8 @@ impl<'a> Reader<'a> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
             return Err(InferError::bad_request(format!(
-                "the JSON of the request is nested more than {DEPTH_MAX} deep at byte {}; flatten it",
+                "the JSON of the request is nested more than {DEPTH_MAX} deep at byte {}; flatten \
+                 it",
                 self.at - 1
             )));
         }
@@ -235,19 +234,28 @@ impl<'a> Reader<'a> {
     }
 
     /// Whether there is another member, past its comma; closes the bracket where there is none.
+    #[inline]
     fn more(&mut self, started: &mut Started, close: u8) -> Result<bool, InferError> {
-        if self.take(close) {
-            self.depth -= 1;
-            return Ok(false);
+        match self.peek() {
+            Some(b',') if started.0 => self.at += 1,
+            Some(byte) if byte == close => {
+                self.at += 1;
+                self.depth -= 1;
+                return Ok(false);
+            }
+            _ if !started.0 => started.0 = true,
+            _ => return Err(self.unexpected_separator(close)),
         }
-        if started.0 && !self.take(b',') {
-            return Err(self.unexpected(&format!("',' or '{}'", char::from(close))));
-        }
-        started.0 = true;
         Ok(true)
     }
 
+    #[cold]
+    fn unexpected_separator(&self, close: u8) -> InferError {
+        self.unexpected(&format!("',' or '{}'", char::from(close)))
+    }
+
     /// Steps over `byte` where it is the next token.
+    #[inline]
     fn take(&mut self, byte: u8) -> bool {
         let taken = self.peek() == Some(byte);
         self.at += usize::from(taken);
@@ -269,6 +277,7 @@ impl<'a> Reader<'a> {
         whole
     }
 
+    #[inline]
     fn here(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
@@ -279,10 +288,10 @@ impl<'a> Reader<'a> {
         byte
     }
 
+    #[inline]
     fn digits(&mut self) {
-        while matches!(self.here(), Some(b'0'..=b'9')) {
-            self.at += 1;
-        }
+        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+        self.at += rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
     }
 
     fn some_digits(&mut self) -> Result<(), InferError> {
@@ -291,22 +300,35 @@ impl<'a> Reader<'a> {
         if self.at == start { Err(self.unexpected("a digit")) } else { Ok(()) }
     }
 
-    /// Goes on with a string from its first escape.
+    /// Steps over what a string holds up to its end, an escape or what may not stand in it.
+    #[inline]
+    fn plain_characters(&mut self) {
+        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+        let special = |&byte: &u8| byte == b'"' || byte == b'\\' || byte < 0x20;
+        self.at += rest.iter().position(special).unwrap_or(rest.len());
+    }
+
+    /// Goes on with a string from where its plain beginning ends.
     fn string_with_escapes(&mut self, text: &mut String) -> Result<(), InferError> {
-        let mut start = self.at;
         loop {
-            match self.byte() {
+            match self.here() {
                 Some(b'"') => {
-                    text.push_str(self.text.get(start..self.at - 1).unwrap_or_default());
+                    self.at += 1;
                     return Ok(());
                 }
                 Some(b'\\') => {
-                    text.push_str(self.text.get(start..self.at - 1).unwrap_or_default());
+                    self.at += 1;
                     text.push(self.escape()?);
-                    start = self.at;
                 }
-                Some(control) if control < 0x20 => return Err(self.control_character()),
-                Some(_) => {}
+                Some(0..0x20) => {
+                    let expected = "no control character in a string (write it as an escape)";
+                    return Err(self.unexpected(expected));
+                }
+                Some(_) => {
+                    let start = self.at;
+                    self.plain_characters();
+                    text.push_str(self.text.get(start..self.at).unwrap_or_default());
+                }
                 None => return Err(self.unexpected("the end of a string")),
             }
         }
@@ -350,8 +372,8 @@ impl<'a> Reader<'a> {
         }
         char::from_u32(code).ok_or_else(|| {
             InferError::bad_request(format!(
-                "the JSON of the request is wrong at byte {}: \\u{first:04x} is half of a surrogate \
-                 pair and no character; send such bytes as binary data",
+                "the JSON of the request is wrong at byte {}: \\u{first:04x} is half of a \
+                 surrogate pair and no character; send such bytes as binary data",
                 self.at
             ))
         })
@@ -371,12 +393,6 @@ impl<'a> Reader<'a> {
         }
         self.at += 4;
         Ok(code)
-    }
-
-    /// The error for a raw control character in a string, past it.
-    fn control_character(&mut self) -> InferError {
-        self.at -= 1;
-        self.unexpected("no control character in a string (write it as an escape)")
     }
 }
 

@@ -1,8 +1,8 @@
 //! The small answers: health, metadata and errors.
 //!
-//! Separate from inference, with which they share only how strings and numbers are written. All of them
-//! are whole JSON documents of content type `application/json`, also where Triton sends an empty body:
-//! KServe's client reads them.
+//! Separate from inference, with which they share only how strings and numbers are written. All of
+//! them are whole JSON documents of content type `application/json`, also where Triton sends an
+//! empty body: KServe's client reads them.
 
 use super::values;
 use crate::request::{ModelMetadata, ServerMetadata, TensorMetadata};

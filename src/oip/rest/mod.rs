@@ -1,7 +1,7 @@
 //! The protocol over HTTP: JSON bodies, with or without binary tensor data behind them.
 //!
-//! Separate from [`crate::oip::grpc`], with which it shares the checks and nothing else. Paths, methods,
-//! headers and compression belong to the server; bodies here are already inflated.
+//! Separate from [`crate::oip::grpc`], with which it shares the checks and nothing else. Paths,
+//! methods, headers and compression belong to the server; bodies here are already inflated.
 //!
 //! # Source
 //! The Open Inference Protocol's REST text, and Triton's binary tensor data extension.
@@ -62,8 +62,8 @@ impl ReplyForm {
 
 /// Decodes the body of an inference request.
 ///
-/// `header_length` is the value of `Inference-Header-Content-Length`: where the JSON ends. Without it
-/// the whole body is JSON; with 0 the whole body is one raw tensor.
+/// `header_length` is the value of `Inference-Header-Content-Length`: where the JSON ends. Without
+/// it the whole body is JSON; with 0 the whole body is one raw tensor.
 ///
 /// # Errors
 /// `BadRequest` for a body that is not such a request; `Unsupported` for shared memory and
@@ -71,9 +71,9 @@ impl ReplyForm {
 ///
 /// # Cost
 /// One walk over the JSON. Binary data is not copied.
-pub fn decode_infer(body: &Bytes, header_length: Option<usize>) -> Result<Decoded, InferError> {
+pub fn decode_infer(body: Bytes, header_length: Option<usize>) -> Result<Decoded, InferError> {
     if header_length == Some(0) {
-        return Ok(Decoded::Raw(RawRequest::new(body.clone())));
+        return Ok(Decoded::Raw(RawRequest::new(body)));
     }
     let (json, tail) = binary::split(body, header_length)?;
     if json.is_empty() {

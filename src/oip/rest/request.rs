@@ -1,11 +1,11 @@
 //! The JSON of an inference request.
 //!
-//! Separate from the reader, which knows JSON, and from the values, which know datatypes: here is what
-//! the members mean and which may stand together.
+//! Separate from the reader, which knows JSON, and from the values, which know datatypes: here is
+//! what the members mean and which may stand together.
 //!
 //! # Invariants
-//! - Members may come in any order; unknown ones are ignored; known ones may come once. A `null` member
-//!   is a member that did not come, since clients with typed messages write it so.
+//! - Members may come in any order; unknown ones are ignored; known ones may come once. A `null`
+//!   member is a member that did not come, since clients with typed messages write it so.
 //! - Each input has exactly one of `data` and `binary_data_size`.
 //! - The body is walked once, unless an input has `data` before its name or datatype.
 
@@ -40,8 +40,8 @@ pub(super) fn read(text: &str, tail: Tail) -> Result<(InferRequest, ReplyForm), 
     message.reader.end()?;
     let Some(inputs) = inputs else {
         return Err(InferError::bad_request(
-            "the request has no 'inputs'; expected {\"inputs\": [{\"name\", \"shape\", \"datatype\", \
-             \"data\"}, ...]}",
+            "the request has no 'inputs'; expected {\"inputs\": [{\"name\", \"shape\", \
+             \"datatype\", \"data\"}, ...]}",
         ));
     };
     message.tail.end()?;

@@ -3,7 +3,8 @@
 //! Separate from the request, with which it shares only the form of the values.
 //!
 //! # Invariants
-//! - JSON first, then the binary outputs in the order of the outputs, as the pieces that they came in.
+//! - JSON first, then the binary outputs in the order of the outputs, as the pieces that they came
+//!   in.
 //! - `header_length` is there exactly when an output is binary, even one without elements.
 //! - An answer is whole or an error; half a document is never handed out.
 
@@ -19,8 +20,8 @@ use bytes::Bytes;
 pub struct Encoded {
     /// The pieces of the body, none of them empty.
     pub chunks: Vec<Bytes>,
-    /// The length of the JSON, for the header `Inference-Header-Content-Length`; none where the whole
-    /// body is JSON. With it the content type is `application/octet-stream`, without it
+    /// The length of the JSON, for the header `Inference-Header-Content-Length`; none where the
+    /// whole body is JSON. With it the content type is `application/octet-stream`, without it
     /// `application/json`.
     pub header_length: Option<usize>,
 }
@@ -36,8 +37,9 @@ impl Encoded {
 /// Encodes an answer in the form that its request asked for.
 ///
 /// # Errors
-/// `BadRequest` for an output that JSON cannot hold (half floats, `BYTES` that are not UTF-8) and that
-/// was not asked for as binary data; `Internal` for an output whose bytes are not what its shape says.
+/// `BadRequest` for an output that JSON cannot hold (half floats, `BYTES` that are not UTF-8) and
+/// that was not asked for as binary data; `Internal` for an output whose bytes are not what its
+/// shape says.
 ///
 /// # Cost
 /// One allocation for the JSON and one for the list of pieces; binary outputs are not copied.
@@ -129,7 +131,7 @@ fn parameters(json: &mut Vec<u8>, parameters: &Parameters) {
             Parameter::Bool(false) => json.extend_from_slice(b"false"),
             Parameter::Int(value) => values::integer(json, *value),
             Parameter::Uint(value) => values::integer(json, *value),
-            Parameter::Double(value) => values::float(json, *value),
+            Parameter::Double(value) => values::double(json, *value),
             Parameter::Text(value) => values::string(json, value),
         }
     }

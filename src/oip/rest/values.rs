@@ -1,16 +1,18 @@
 //! Tensor elements as JSON values and as wire bytes, exactly, in both directions.
 //!
-//! Separate from the messages around them, since this is where a value could silently change. Elements
-//! go straight between JSON text and the tensor's bytes; no tree and no list of numbers lies between.
+//! Separate from the messages around them, since this is where a value could silently change.
+//! Elements go straight between JSON text and the tensor's bytes; no tree and no list of numbers
+//! lies between.
 //!
 //! # Invariants
-//! - Integers are whole numbers in the datatype's range, read and written as integers of that width.
-//! - `FP32` and `FP64` are read from their digits at their own precision and printed as the shortest
-//!   text that reads back as the same bits.
+//! - Integers are whole numbers in the datatype's range, read and written as integers of that
+//!   width.
+//! - `FP32` and `FP64` are read from their digits at their own precision and printed as the
+//!   shortest text that reads back as the same bits, also for a reader that knows only doubles.
 //! - What JSON has no number for is written as the bare words `NaN`, `Infinity` and `-Infinity`, as
-//!   Python's `json` does and reads. Strict parsers refuse them: their users ask for binary data. The
-//!   same words are accepted in requests. A finite number that the datatype cannot hold is refused
-//!   rather than turned into an infinity.
+//!   Python's `json` does and reads. Strict parsers refuse them: their users ask for binary data.
+//!   The same words are accepted in requests. A finite number that the datatype cannot hold is
+//!   refused rather than turned into an infinity.
 //! - `BOOL` is `true` or `false`, never a number; `BYTES` elements are strings, as UTF-8.
 //! - `FP16` and `BF16` are refused with the advice to use binary data, as Triton does.
 
@@ -19,6 +21,7 @@ use crate::error::{ErrorKind, InferError};
 use crate::oip::check::excerpt;
 use crate::tensor::{DataType, OutputTensor};
 use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 /// Reads the `data` of an input, flat or nested: its wire bytes and the number of elements.
@@ -37,25 +40,29 @@ pub(super) fn read(
     let mut data = Data { reader, input, datatype, count: 0, bytes: Vec::with_capacity(bytes) };
     match datatype {
         DataType::Bool => data.nested(&mut Data::truth),
-        DataType::Uint8 => data.nested(&mut |data| data.integer(u8::to_le_bytes, u8::MIN, u8::MAX)),
+        DataType::Uint8 => {
+            data.nested(&mut |data| data.integer(u8::to_le_bytes, &(u8::MIN..=u8::MAX)))
+        }
         DataType::Uint16 => {
-            data.nested(&mut |data| data.integer(u16::to_le_bytes, u16::MIN, u16::MAX))
+            data.nested(&mut |data| data.integer(u16::to_le_bytes, &(u16::MIN..=u16::MAX)))
         }
         DataType::Uint32 => {
-            data.nested(&mut |data| data.integer(u32::to_le_bytes, u32::MIN, u32::MAX))
+            data.nested(&mut |data| data.integer(u32::to_le_bytes, &(u32::MIN..=u32::MAX)))
         }
         DataType::Uint64 => {
-            data.nested(&mut |data| data.integer(u64::to_le_bytes, u64::MIN, u64::MAX))
+            data.nested(&mut |data| data.integer(u64::to_le_bytes, &(u64::MIN..=u64::MAX)))
         }
-        DataType::Int8 => data.nested(&mut |data| data.integer(i8::to_le_bytes, i8::MIN, i8::MAX)),
+        DataType::Int8 => {
+            data.nested(&mut |data| data.integer(i8::to_le_bytes, &(i8::MIN..=i8::MAX)))
+        }
         DataType::Int16 => {
-            data.nested(&mut |data| data.integer(i16::to_le_bytes, i16::MIN, i16::MAX))
+            data.nested(&mut |data| data.integer(i16::to_le_bytes, &(i16::MIN..=i16::MAX)))
         }
         DataType::Int32 => {
-            data.nested(&mut |data| data.integer(i32::to_le_bytes, i32::MIN, i32::MAX))
+            data.nested(&mut |data| data.integer(i32::to_le_bytes, &(i32::MIN..=i32::MAX)))
         }
         DataType::Int64 => {
-            data.nested(&mut |data| data.integer(i64::to_le_bytes, i64::MIN, i64::MAX))
+            data.nested(&mut |data| data.integer(i64::to_le_bytes, &(i64::MIN..=i64::MAX)))
         }
         DataType::Fp32 => data.nested(&mut Data::single),
         DataType::Fp64 => data.nested(&mut Data::double),
@@ -113,8 +120,7 @@ impl Data<'_, '_> {
     fn integer<T: FromStr + Display, const N: usize>(
         &mut self,
         bytes: impl Fn(T) -> [u8; N],
-        min: T,
-        max: T,
+        range: &RangeInclusive<T>,
     ) -> Result<(), InferError> {
         let Some(text) = self.reader.number()? else {
             return Err(self.wrong("a whole number"));
@@ -124,7 +130,7 @@ impl Data<'_, '_> {
         match digits.parse::<T>() {
             Ok(value) => self.bytes.extend_from_slice(&bytes(value)),
             Err(_) if text.contains(['.', 'e', 'E']) => return Err(self.not_whole(text)),
-            Err(_) => return Err(self.out_of_range(text, &min, &max)),
+            Err(_) => return Err(self.out_of_range(text, range.start(), range.end())),
         }
         Ok(())
     }
@@ -217,8 +223,8 @@ pub(super) fn write(out: &mut Vec<u8>, output: &OutputTensor) -> Result<(), Infe
         DataType::Int16 => list(out, &data, |out, bytes| integer(out, i16::from_le_bytes(bytes))),
         DataType::Int32 => list(out, &data, |out, bytes| integer(out, i32::from_le_bytes(bytes))),
         DataType::Int64 => list(out, &data, |out, bytes| integer(out, i64::from_le_bytes(bytes))),
-        DataType::Fp32 => list(out, &data, |out, bytes| float(out, f32::from_le_bytes(bytes))),
-        DataType::Fp64 => list(out, &data, |out, bytes| float(out, f64::from_le_bytes(bytes))),
+        DataType::Fp32 => list(out, &data, |out, bytes| single(out, f32::from_le_bytes(bytes))),
+        DataType::Fp64 => list(out, &data, |out, bytes| double(out, f64::from_le_bytes(bytes))),
         DataType::Bytes => texts(out, &output.name, &data)?,
         DataType::Fp16 | DataType::Bf16 => {
             return Err(ask_for_binary(
@@ -250,15 +256,36 @@ pub(super) fn integer(out: &mut Vec<u8>, value: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-/// Appends a float: the shortest text that reads back as the same bits, or a bare word.
-pub(super) fn float<F: zmij::Float>(out: &mut Vec<u8>, value: F) {
+/// Appends a double: the shortest text that reads back as the same bits, or a bare word.
+pub(super) fn double(out: &mut Vec<u8>, value: f64) {
+    out.extend_from_slice(bare_word(zmij::Buffer::new().format(value)).as_bytes());
+}
+
+/// Appends a single: the shortest text that reads back as the same bits, or a bare word.
+///
+/// Most clients read every number as a double and narrow it. About one single in a billion has a
+/// shortest text that is then rounded twice, to its neighbour (`7.038531e-26` is one); these are
+/// written as the double that equals them.
+fn single(out: &mut Vec<u8>, value: f32) {
     let mut buffer = zmij::Buffer::new();
-    let text = match buffer.format(value) {
+    let text = buffer.format(value);
+    if value.is_finite() && !text.parse().is_ok_and(|read| narrow(read) == value.to_bits()) {
+        return double(out, value.into());
+    }
+    out.extend_from_slice(bare_word(text).as_bytes());
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "it rounds, which is what is asked")]
+const fn narrow(double: f64) -> u32 {
+    (double as f32).to_bits()
+}
+
+fn bare_word(text: &str) -> &str {
+    match text {
         "inf" => "Infinity",
         "-inf" => "-Infinity",
         text => text,
-    };
-    out.extend_from_slice(text.as_bytes());
+    }
 }
 
 fn texts(out: &mut Vec<u8>, output: &str, data: &[u8]) -> Result<(), InferError> {
@@ -355,7 +382,7 @@ mod tests {
             (DataType::Int64, "[-9223372036854775808,9007199254740993,9223372036854775807]"),
             (
                 DataType::Fp32,
-                "[0.1,-0.0,16777216.0,3.4028235e+38,1e-45,7.038531e-26,NaN,Infinity,-Infinity]",
+                "[0.1,-0.0,16777216.0,3.4028235e+38,1e-45,7.038530691851209e-26,NaN,Infinity,-Infinity]",
             ),
             (DataType::Fp64, "[0.1,-0.0,1.7976931348623157e+308,5e-324,NaN,Infinity,-Infinity]"),
         ];
@@ -466,7 +493,10 @@ mod tests {
             let bytes = bits.to_le_bytes();
             let text = write_text(DataType::Fp32, &bytes).expect("a float has a form");
             let (read, _) = read_text(DataType::Fp32, &text).expect("it reads back");
-            prop_assert!(f32::from_bits(bits).is_nan() || read == bytes, "{}", text);
+            let value = f32::from_bits(bits);
+            prop_assert!(value.is_nan() || read == bytes, "{}", text);
+            let as_double: f64 = text.trim_matches(['[', ']']).parse().expect("a number");
+            prop_assert!(value.is_nan() || narrow(as_double) == bits, "{}", text);
         }
 
         #[test]

@@ -1,7 +1,7 @@
 //! `src/oip/proto.rs` is what `proto/inference.proto` generates.
 //!
-//! The generated file is checked in, so that building graftd needs neither protoc nor a build script.
-//! `GRAFTD_REGENERATE=1 cargo test --test it generated` rewrites it.
+//! The generated file is checked in, so that building graftd needs neither protoc nor a build
+//! script. `GRAFTD_REGENERATE=1 cargo test --test it generated` rewrites it.
 
 use std::path::Path;
 

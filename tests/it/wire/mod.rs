@@ -1,3 +1,58 @@
 //! The codecs against bytes: golden pairs, agreement between the encodings, and arbitrary input.
 
+mod agree;
+mod arbitrary;
 mod generated;
+mod golden;
+mod refusals;
+
+use bytes::Bytes;
+use graftd::error::InferError;
+use graftd::oip::rest::{self, Decoded, ReplyForm};
+use graftd::request::{InferRequest, InferResponse, TensorMetadata};
+use graftd::tensor::{DataType, OutputTensor};
+
+/// The model of these tests: it answers each input as an output of the same name.
+fn echo(request: &InferRequest) -> InferResponse {
+    let output = |name: &String| request.inputs.iter().find(|input| input.name == *name);
+    let inputs: Vec<_> = if request.outputs.is_empty() {
+        request.inputs.iter().collect()
+    } else {
+        request.outputs.iter().filter_map(output).collect()
+    };
+    let outputs = inputs.into_iter().map(|input| OutputTensor {
+        name: input.name.clone(),
+        datatype: input.datatype,
+        shape: input.shape.clone(),
+        pieces: vec![input.data.clone()],
+    });
+    InferResponse {
+        model: "echo".to_owned(),
+        version: "1".to_owned(),
+        id: request.id.clone(),
+        parameters: request.parameters.clone(),
+        route: String::new(),
+        outputs: outputs.collect(),
+    }
+}
+
+/// Decodes a REST body; a raw one as the tensor of a model with one open axis of `FP32`.
+fn decode(
+    body: Bytes,
+    header_length: Option<usize>,
+) -> Result<(InferRequest, ReplyForm), InferError> {
+    match rest::decode_infer(body, header_length)? {
+        Decoded::Request(request, form) => Ok((request, form)),
+        Decoded::Raw(raw) => {
+            let datatype = DataType::Fp32;
+            let input = TensorMetadata { name: "IN".to_owned(), datatype, shape: vec![-1] };
+            raw.complete(&[input], false)
+        }
+    }
+}
+
+/// A body of JSON and binary data, and the length of its JSON.
+fn body(json: &str, tail: &[u8]) -> (Bytes, Option<usize>) {
+    let whole = [json.as_bytes(), tail].concat();
+    (Bytes::from(whole), Some(json.len()))
+}
