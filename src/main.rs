@@ -4,6 +4,7 @@ use clap::Parser;
 use graftd::cli::{Cli, Verb};
 use graftd::daemon::Daemon;
 use graftd::engine::worker::child;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -36,7 +37,9 @@ fn serve(args: &graftd::cli::serve::ServeArgs) -> Result<(), String> {
 fn log() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    let layer = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
+    layer.with_writer(std::io::stderr).init();
 }
 
 #[expect(clippy::print_stderr, reason = "the last word goes to the user")]

@@ -14,7 +14,7 @@ use crate::model::probe::{self, Kind, Sample};
 use crate::model::scan::Found;
 use crate::model::stash::Stash;
 use crate::model::{ModelSpec, Rows, TensorSpec};
-use crate::rows::{Block, Inputs};
+use crate::rows::{Block, BlockTensor, Inputs, RowValue};
 use crate::sched::config::StageConfig;
 use crate::sched::event::{Event, Purpose};
 use crate::tensor::DataType;
@@ -547,18 +547,15 @@ fn apart_at(
     own: &Block,
     axes: &[Option<usize>],
 ) -> Result<f64, String> {
-    let cut = block
-        .tensors
-        .iter()
-        .zip(axes)
-        .map(|(tensor, &axis)| {
-            let rows = axis.and_then(|axis| tensor.shape.get(axis)).copied().unwrap_or(block.rows);
-            let (shape, data) = (tensor.shape.clone(), tensor.data.clone());
-            crate::rows::BlockTensor::new(tensor.datatype, shape, axis, data, rows)
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    let cut = Arc::new(Block { tensors: cut, rows: block.rows });
-    let row = crate::rows::RowValue { block: cut, index: place }.detached();
+    let sizes = block.tensors.iter().zip(axes);
+    let rows = sizes.filter_map(|(tensor, &axis)| tensor.shape.get(axis?).copied()).next();
+    let rows = rows.unwrap_or(1);
+    let cut = block.tensors.iter().zip(axes).map(|(tensor, &axis)| {
+        let (shape, data) = (tensor.shape.clone(), tensor.data.clone());
+        BlockTensor::new(tensor.datatype, shape, axis, data, rows)
+    });
+    let cut = Arc::new(Block { tensors: cut.collect::<Result<_, _>>()?, rows });
+    let row = RowValue { block: cut, index: place }.detached();
     Ok(probe::difference(own, &row.block))
 }
 

@@ -115,7 +115,7 @@ async fn infer(
     }
     let header_length = header_length(&head.headers)?;
     let body = collect(body, &head.headers, limits.body_bytes_max).await?;
-    let (mut request, form) = match rest::decode_infer(&body, header_length)? {
+    let (mut request, form) = match rest::decode_infer(body, header_length)? {
         rest::Decoded::Request(request, form) => (request, form),
         rest::Decoded::Raw(raw) => {
             let metadata = service.model(&model, version.as_deref())?;
