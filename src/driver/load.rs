@@ -33,6 +33,9 @@ const INLINE_BELOW: Duration = Duration::from_micros(50);
 /// Time spent at most on measuring one batch size.
 const MEASURE: Duration = Duration::from_millis(40);
 
+/// Tries at a made-up row that the model accepts.
+const ROW_TRIES: usize = 16;
+
 /// Where a stage runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Isolation {
@@ -139,6 +142,8 @@ struct Probed {
     outputs: Vec<TensorSpec>,
     rows: Rows,
     sample: Option<Sample>,
+    /// The seed of a made-up row that the model accepts.
+    seed: u64,
     difference: f64,
 }
 
@@ -409,6 +414,7 @@ fn unprobed(model: &Model) -> Probed {
         outputs: plain(model.outputs()),
         rows: Rows::Whole { why: "not tried".into() },
         sample: None,
+        seed: 1,
         difference: 0.0,
     }
 }
@@ -437,12 +443,13 @@ async fn probe_model(model: &Model, rehearsal: &Rehearsal, lane: &dyn Lane) -> P
         model.inputs().iter().zip(&axes).map(|(port, &axis)| TensorSpec::new(port, axis)).collect();
     let trial = Trial { inputs: &inputs, rehearsal, lane };
     match trial.run(declared).await {
-        Ok(Tried { outputs, sample, difference }) => {
+        Ok(Tried { outputs, sample, seed, difference }) => {
             let outputs = model.outputs().iter().zip(outputs);
             Probed {
                 outputs: outputs.map(|(port, axis)| TensorSpec::new(port, axis)).collect(),
                 rows: Rows::Independent { how },
                 sample: Some(sample),
+                seed,
                 difference,
                 inputs,
             }
@@ -461,6 +468,7 @@ async fn with_sample(mut probed: Probed, rehearsal: &Rehearsal, lane: &dyn Lane)
 struct Tried {
     outputs: Vec<Option<usize>>,
     sample: Sample,
+    seed: u64,
     difference: f64,
 }
 
@@ -493,14 +501,41 @@ impl Trial<'_> {
         self.rehearsal.run(self.lane, &Arc::new(plan)).await.map(|(block, _)| block)
     }
 
+    /// The first made-up row of a form that the model accepts: some values are errors by themselves.
+    async fn accepted(
+        &self,
+        row: &impl Fn(Kind) -> Inputs,
+        form: fn(u64) -> Kind,
+        first: u64,
+    ) -> Result<(Kind, Block), EngineError> {
+        let mut seed = first;
+        loop {
+            let result = self.batch(&[row(form(seed))]).await;
+            seed += 1;
+            match result {
+                Ok(block) => return Ok((form(seed - 1), block)),
+                Err(error @ EngineError::Protocol(_)) => return Err(error),
+                Err(error) if seed == first + ROW_TRIES as u64 => return Err(error),
+                Err(_) => {}
+            }
+        }
+    }
+
     async fn run(&self, declared: Option<Vec<Option<usize>>>) -> Result<Tried, String> {
         let (sample, _) = self.sample().await?;
         let row = |kind| probe::row(self.inputs, sample, kind);
-        let kinds = [Kind::Normal(1), Kind::Scaled(2, 1e3), Kind::Scaled(3, 1e-3), Kind::Normal(4)];
         let text = |error: EngineError| format!("made-up rows failed together: {error}");
-        let mut solo = Vec::new();
-        for kind in kinds {
-            solo.push(self.batch(&[row(kind)]).await.map_err(text)?);
+        let forms: [fn(u64) -> Kind; 4] = [
+            Kind::Normal,
+            |seed| Kind::Scaled(seed, 1e3),
+            |seed| Kind::Scaled(seed, 1e-3),
+            Kind::Normal,
+        ];
+        let (mut kinds, mut solo) = (Vec::new(), Vec::new());
+        for (form, first) in forms.into_iter().zip((1..).step_by(ROW_TRIES)) {
+            let (kind, block) = self.accepted(&row, form, first).await.map_err(text)?;
+            kinds.push(kind);
+            solo.push(block);
         }
         let two = self.batch(&[row(kinds[0]), row(kinds[1])]).await.map_err(text)?;
         let three = self.batch(&kinds[..3].iter().map(|&k| row(k)).collect::<Vec<_>>()).await;
@@ -531,7 +566,11 @@ impl Trial<'_> {
                 "rows influence each other: a row's answer moved by {worst:.1e} of its size beside other rows"
             ));
         }
-        Ok(Tried { outputs: found, sample, difference: worst })
+        let seed = match kinds[0] {
+            Kind::Normal(seed) | Kind::Scaled(seed, _) => seed,
+            Kind::Constant(_) => 1,
+        };
+        Ok(Tried { outputs: found, sample, seed, difference: worst })
     }
 }
 
@@ -563,8 +602,9 @@ fn sample_plan(probed: &Probed, sample: Sample, rows: usize) -> Arc<BatchPlan> {
     let independent = matches!(probed.rows, Rows::Independent { .. });
     let axes = probed.outputs.iter().map(|output| output.axis.filter(|_| independent)).collect();
     let mut plan = BatchPlan { output_axes: axes, whole: !independent, runs: Vec::new() };
-    for number in 0..rows {
-        let row = probe::row(&probed.inputs, sample, Kind::Normal(10 + number as u64));
+    for _ in 0..rows {
+        // Requests of their own, as they come in life.
+        let row = probe::row(&probed.inputs, sample, Kind::Normal(probed.seed));
         plan.push(Arc::new(row), 0);
     }
     Arc::new(plan)

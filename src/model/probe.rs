@@ -17,7 +17,7 @@ pub struct Sample {
     pub fill: usize,
     /// The largest value of integer tensors, as many models take them for indices.
     pub int_max: i64,
-    /// The value of integer inputs without a batch axis, such as a sampling rate.
+    /// The value of single integers without a batch axis, such as a sampling rate.
     pub scalar: i64,
 }
 
@@ -50,7 +50,7 @@ pub fn samples(inputs: &[TensorSpec]) -> impl Iterator<Item = Sample> {
         )
     };
     let fills = if inputs.iter().any(varies) { &FILLS[..] } else { &FILLS[..1] };
-    let scalars = inputs.iter().any(|spec| integer(spec) && spec.axis.is_none());
+    let scalars = inputs.iter().any(|spec| integer(spec) && is_scalar(spec));
     let scalars: &[i64] = if scalars { &[16_000, 1, 0] } else { &[0] };
     let maxima: &[i64] = if inputs.iter().any(integer) { &[7, 1, 0] } else { &[0] };
     fills.iter().flat_map(move |&fill| {
@@ -76,7 +76,7 @@ pub fn row(specs: &[TensorSpec], sample: Sample, kind: Kind) -> Inputs {
         let count = shape.iter().product();
         // Inputs that all rows share must be equal in all rows.
         let kind = if spec.axis.is_none() { Kind::Normal(0) } else { kind };
-        let scalar = spec.axis.is_none().then_some(sample.scalar);
+        let scalar = is_scalar(spec).then_some(sample.scalar);
         let data = values(spec.datatype, count, sample, scalar, kind, number as u64);
         let row_ends = if spec.datatype == DataType::Bytes && spec.axis.is_some() {
             vec![data.len()]
@@ -86,6 +86,12 @@ pub fn row(specs: &[TensorSpec], sample: Sample, kind: Kind) -> Inputs {
         InputTensor { datatype: spec.datatype, shape, axis: spec.axis, data: data.into(), row_ends }
     };
     Inputs { tensors: specs.iter().enumerate().map(tensor).collect(), rows: 1 }
+}
+
+/// One number, the same for all rows.
+fn is_scalar(spec: &TensorSpec) -> bool {
+    let single = |dims: &Vec<Dim>| dims.iter().all(|dim| *dim == Dim::Fixed(1));
+    spec.axis.is_none() && spec.dims.as_ref().is_some_and(single)
 }
 
 fn values(

@@ -3,6 +3,7 @@
 //! HTTP/1.1, HTTP/2 and gRPC share each listener; they are told apart by a connection's first bytes and a
 //! request's path.
 
+mod authority;
 mod body;
 mod grpc;
 mod rest;
@@ -96,7 +97,7 @@ impl Front {
             match accepted {
                 Ok((stream, _)) => {
                     let tenant = stream.peer_cred().map_or(TCP_TENANT, |c| Tenant(c.uid().into()));
-                    self.clone().serve(stream, tenant, permit);
+                    self.clone().serve(authority::Authority::new(stream), tenant, permit);
                 }
                 Err(error) => survive(&error).await,
             }

@@ -5,6 +5,7 @@ mod value;
 use super::{Engine, EngineError, InputView, OutputSink};
 use ort::AsPointer;
 use ort::ep::{CUDA, ExecutionProvider, OpenVINO, TensorRT};
+use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{RunOptions, Session, SharedSessionInner};
 use parking_lot::Mutex;
@@ -124,7 +125,12 @@ impl OnnxEngine {
             outlets.iter().map(name).collect()
         };
         let lanes = (0..options.lanes.max(1))
-            .map(|_| RunOptions::new().map_err(|error| error.to_string()))
+            .map(|_| {
+                let mut options = RunOptions::new()?;
+                options.set_log_level(LogLevel::Fatal)?;
+                Ok(options)
+            })
+            .map(|options: ort::Result<RunOptions>| options.map_err(|error| error.to_string()))
             .collect::<Result<_, _>>()?;
         let engine = Self {
             inner: session.inner(),
@@ -148,7 +154,9 @@ fn configure(builder: SessionBuilder, options: &SessionOptions) -> Result<Sessio
             .with_intra_op_spinning(false)?
             .with_inter_op_spinning(false)?
             // Patterns are recorded per input shape and never given back: shapes vary here.
-            .with_memory_pattern(false)
+            .with_memory_pattern(false)?
+            // Errors come back as results; the runtime's own log would only repeat them.
+            .with_log_level(LogLevel::Fatal)
     };
     build().map_err(|error| error.to_string())
 }

@@ -53,13 +53,22 @@ fn client_text(text: &str) -> String {
         .and_then(|(_, rest)| rest.split_once(" node."))
         .map(|(kind, _)| kind);
     let words = text.rsplit_once("Status Message: ").map_or(text, |(_, words)| words).trim();
-    let words = words.lines().next().unwrap_or_default();
+    let words = without_source(words.lines().next().unwrap_or_default());
     match (node, words.contains('/')) {
         (Some(node), false) => format!("the model failed in a {node} node: {words}"),
         (None, false) => format!("the model failed: {words}"),
         (Some(node), true) => format!("the model failed in a {node} node on this input"),
         (None, true) => "the model failed on this input".to_owned(),
     }
+}
+
+/// Drops a leading `file.cc:line Function` from a kernel's words.
+fn without_source(words: &str) -> &str {
+    let Some((file, rest)) = words.split_once(' ') else { return words };
+    if !file.contains(".cc:") {
+        return words;
+    }
+    rest.split_once(' ').map_or("no more is known", |(_function, words)| words)
 }
 
 fn cpu_memory() -> Result<*const OrtMemoryInfo, EngineError> {
@@ -285,6 +294,10 @@ mod tests {
                       Status Message: indices element out of data bounds, idx=99";
         let words = "the model failed in a Gather node: indices element out of data bounds, idx=99";
         assert_eq!(client_text(gather), words);
+        let source = "Non-zero status code returned while running Div node. Name:'' \
+                      Status Message: element_wise_ops.cc:692 Compute Integer division by zero";
+        let words = "the model failed in a Div node: Integer division by zero";
+        assert_eq!(client_text(source), words);
         let path = "Non-zero status code returned while running Conv node. Name:'c' \
                     Status Message: /onnxruntime_src/core/x.cc:1 false";
         assert_eq!(client_text(path), "the model failed in a Conv node on this input");
