@@ -4,8 +4,6 @@
 //! each carries its reason as a sentence for the operator.
 
 pub mod determinism;
-mod interim;
-pub use interim::{BatchVerdict, batch_axes, safe_in_process};
 
 pub use determinism::deterministic;
 
