@@ -3,9 +3,19 @@
 //! Separate from reading because these are judgements: each can be wrong in one direction only, the safe one, and
 //! each carries its reason as a sentence for the operator.
 
+pub mod batch;
+mod call;
 pub mod determinism;
+mod fold;
+mod interpret;
+mod ops;
+pub mod safe;
+mod shapes;
+mod value;
 
+pub use batch::{BatchVerdict, batch_axes};
 pub use determinism::deterministic;
+pub use safe::safe_in_process;
 
 use std::fmt;
 
@@ -38,5 +48,5 @@ impl fmt::Display for NodeLabel<'_> {
 /// Runs every rule; for tests that only ask that none panics.
 #[cfg(test)]
 pub(crate) fn judge_all(model: &super::Model) {
-    let _ = deterministic(model);
+    let _ = (deterministic(model), batch_axes(model), safe_in_process(model));
 }
