@@ -1,1 +1,3 @@
+//! Integration tests: the parts together, as a user or an operator meets them.
 
+mod sim;
