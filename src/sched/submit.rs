@@ -208,7 +208,7 @@ impl Scheduler {
         let Some(flight) = self.flights.get_mut(id) else { return };
         flight.waiters.push(row);
         // Whoever wants the row kept decides, whatever the others asked for.
-        flight.store |= job.sharing.store;
+        flight.store |= job.sharing.store && self.stages[&job.stage].config.store;
         let (state, arrival, class, stage) =
             (flight.state, flight.arrival, flight.class, flight.stage);
         let State::Queued(old) = state else { return };

@@ -5,6 +5,7 @@
 mod checker;
 mod plan;
 mod planted;
+mod replay;
 mod rng;
 mod tiny;
 mod world;

@@ -1,0 +1,127 @@
+//! Old failures that the simulator found, each as the shortest story that shows it.
+
+use graftd::id::{BatchId, ClassKey, DeviceId, RequestId, RowKey, SessionId, StageId};
+use graftd::sched::Scheduler;
+use graftd::sched::config::{Config, StageConfig};
+use graftd::sched::event::{
+    Action, Event, Failure, Job, Outcome, Priority, Purpose, Refusal, RowRef, RunReason, Sharing,
+};
+use graftd::time::MonoTime;
+use std::time::Duration;
+
+const STAGE: StageId = StageId(0);
+const MS: Duration = Duration::from_millis(1);
+
+/// A scheduler and what it was last asked for.
+struct Story {
+    scheduler: Scheduler,
+    now: MonoTime,
+    requests: u64,
+}
+
+impl Story {
+    fn new(config: Config, stage: StageConfig) -> Self {
+        let scheduler = Scheduler::new(config);
+        let mut story = Self { scheduler, now: MonoTime::ZERO, requests: 0 };
+        story.tell(Event::StageUp { stage: STAGE, config: stage });
+        story
+    }
+
+    fn tell(&mut self, event: Event) -> Vec<Action> {
+        self.scheduler.handle(self.now, event);
+        self.scheduler.verify().unwrap();
+        std::iter::from_fn(|| self.scheduler.poll()).collect()
+    }
+
+    fn wait(&mut self, time: Duration) -> Vec<Action> {
+        self.now = self.now.after(time);
+        self.scheduler.handle_timeout(self.now);
+        self.scheduler.verify().unwrap();
+        std::iter::from_fn(|| self.scheduler.poll()).collect()
+    }
+
+    fn session(&mut self, id: u32, purpose: Purpose) -> Vec<Action> {
+        let session = SessionId(id);
+        self.tell(Event::SessionUp { session, stage: STAGE, purpose, slots: 1 })
+    }
+
+    /// A job of rows with these contents; requests are numbered from 0.
+    fn job(&mut self, rows: &[u8]) -> Job {
+        let request = RequestId(self.requests);
+        self.requests += 1;
+        Job {
+            request,
+            stage: STAGE,
+            class: ClassKey([0; 16]),
+            rows: rows.iter().map(|&row| RowKey([row; 32])).collect(),
+            row_bytes: 8,
+            deadline: None,
+            priority: Priority::DEFAULT,
+            sharing: Sharing::ALL,
+        }
+    }
+
+    fn submit(&mut self, rows: &[u8]) -> Vec<Action> {
+        let job = self.job(rows);
+        self.tell(Event::Submit(job))
+    }
+
+    /// Rows 1 and 2 of two callers, in one batch.
+    fn tell_two_jobs(&mut self) {
+        self.submit(&[1]);
+        self.submit(&[2]);
+        self.session(0, Purpose::Serving);
+    }
+
+    fn done(&mut self, session: u32, batch: u64, row_bytes: u64) -> Vec<Action> {
+        let (session, batch) = (SessionId(session), BatchId(batch));
+        self.tell(Event::Done { session, batch, service: MS, row_bytes })
+    }
+
+    fn failed(&mut self, session: u32, batch: u64) -> Vec<Action> {
+        let (session, batch) = (SessionId(session), BatchId(batch));
+        let failure = Failure { message: "no".into() };
+        self.tell(Event::Failed { session, batch, failure })
+    }
+
+    fn down(&mut self, session: u32) -> Vec<Action> {
+        self.tell(Event::SessionDown { session: SessionId(session) })
+    }
+}
+
+fn batches_of(max: usize, knee: usize) -> StageConfig {
+    StageConfig { batch_rows_max: max, batch_rows_knee: knee, ..StageConfig::default() }
+}
+
+/// The rows of every batch, with its reason.
+fn runs(actions: &[Action]) -> Vec<(RunReason, Vec<RowRef>)> {
+    let run = |action: &Action| match action {
+        Action::Run { rows, reason, .. } => Some((*reason, rows.clone())),
+        _ => None,
+    };
+    actions.iter().filter_map(run).collect()
+}
+
+fn row(request: u64, row: u32) -> RowRef {
+    RowRef { request: RequestId(request), row }
+}
+
+fn refusal(actions: &[Action]) -> Option<Refusal> {
+    match actions {
+        [Action::Reply { outcome: Outcome::Refused { refusal, .. }, .. }] => Some(*refusal),
+        _ => None,
+    }
+}
+
+#[test]
+fn joining_does_not_keep_rows_of_a_stage_that_keeps_none() {
+    let mut story =
+        Story::new(Config::default(), StageConfig { store: false, ..StageConfig::default() });
+    story.session(0, Purpose::Serving);
+    story.submit(&[1]);
+    story.submit(&[1]);
+    let actions = story.done(0, 0, 8);
+    let Action::Settle { rows, .. } = &actions[0] else { panic!("{actions:?}") };
+    assert_eq!(rows[0].waiters.len(), 2);
+    assert_eq!(rows[0].keep, None);
+}
