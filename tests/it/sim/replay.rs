@@ -125,3 +125,17 @@ fn joining_does_not_keep_rows_of_a_stage_that_keeps_none() {
     assert_eq!(rows[0].waiters.len(), 2);
     assert_eq!(rows[0].keep, None);
 }
+
+#[test]
+fn equal_rows_of_one_job_count_once_as_rows_and_each_as_a_waiter() {
+    let limits = Config { rows_max: 1, flight_waiters_max: 3, ..Config::default() };
+    let mut story = Story::new(limits, StageConfig::default());
+    assert_eq!(refusal(&story.submit(&[1, 1])), None, "one row to run");
+    assert_eq!(refusal(&story.submit(&[1, 1])), Some(Refusal::Waiters { limit: 3 }));
+    assert_eq!(refusal(&story.submit(&[1])), None);
+    assert_eq!(refusal(&story.submit(&[1, 2])), Some(Refusal::Waiters { limit: 3 }));
+    assert_eq!(refusal(&story.submit(&[2])), Some(Refusal::Rows { held: 1, limit: 1 }));
+    let limits = Config { flight_waiters_max: 3, ..Config::default() };
+    let mut story = Story::new(limits, StageConfig::default());
+    assert_eq!(refusal(&story.submit(&[1, 1, 1, 1])), Some(Refusal::Waiters { limit: 3 }));
+}
