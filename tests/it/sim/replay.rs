@@ -139,3 +139,15 @@ fn equal_rows_of_one_job_count_once_as_rows_and_each_as_a_waiter() {
     let mut story = Story::new(limits, StageConfig::default());
     assert_eq!(refusal(&story.submit(&[1, 1, 1, 1])), Some(Refusal::Waiters { limit: 3 }));
 }
+
+#[test]
+fn a_row_whose_deadline_passed_is_not_run_when_the_timer_call_is_late() {
+    let mut story = Story::new(Config::default(), StageConfig::default());
+    let job = Job { deadline: Some(story.now.after(MS)), ..story.job(&[1]) };
+    story.tell(Event::Submit(job));
+    story.now = story.now.after(2 * MS);
+    let actions = story.session(0, Purpose::Serving);
+    assert!(runs(&actions).is_empty(), "{actions:?}");
+    let reply = Action::Reply { request: RequestId(0), outcome: Outcome::Expired };
+    assert!(actions.contains(&reply), "{actions:?}");
+}
