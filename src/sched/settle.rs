@@ -1,6 +1,6 @@
 //! What becomes of the rows of a batch: answered, run again, or told what went wrong.
 
-use super::event::{Action, Failure, Outcome, Purpose, SettledRow};
+use super::event::{Action, Failure, Outcome, Purpose, SettledRow, Slot};
 use super::flight::{FlightId, State};
 use super::queue::Rank;
 use super::retry::Isolation;
@@ -24,7 +24,7 @@ impl Scheduler {
             };
             let kept = if flight.store { self.cache.admit(flight.key, bytes) } else { None };
             let keep = kept.map(|(slot, victims)| {
-                self.actions.extend(victims.into_iter().map(|slot| Action::Evict { slot }));
+                victims.into_iter().for_each(|victim| self.evict(victim, &mut rows));
                 slot
             });
             answered.extend(flight.waiters.iter().map(|waiter| waiter.request));
@@ -32,6 +32,14 @@ impl Scheduler {
         }
         self.actions.push_back(Action::Settle { batch, rows });
         answered.into_iter().for_each(|request| self.row_arrived(request));
+    }
+
+    /// Forgets a kept row; one of the batch at hand was not written yet, and now never is.
+    fn evict(&mut self, slot: Slot, rows: &mut [SettledRow]) {
+        match rows.iter_mut().find(|row| row.keep == Some(slot)) {
+            Some(row) => row.keep = None,
+            None => self.actions.push_back(Action::Evict { slot }),
+        }
     }
 
     fn row_arrived(&mut self, id: RequestId) {

@@ -151,3 +151,21 @@ fn a_row_whose_deadline_passed_is_not_run_when_the_timer_call_is_late() {
     let reply = Action::Reply { request: RequestId(0), outcome: Outcome::Expired };
     assert!(actions.contains(&reply), "{actions:?}");
 }
+
+#[test]
+fn a_row_kept_and_pushed_out_by_the_same_batch_is_not_kept() {
+    let limits = Config { cache_bytes: 8 * 256 + 64, ..Config::default() };
+    let mut story = Story::new(limits, batches_of(16, 16));
+    story.session(0, Purpose::Serving);
+    story.submit(&(1..=16).collect::<Vec<u8>>());
+    let actions = story.done(0, 0, 8);
+    let [Action::Settle { rows, .. }, ..] = &actions[..] else {
+        panic!("nothing was kept before that could be evicted: {actions:?}")
+    };
+    let mut slots: Vec<_> = rows.iter().filter_map(|row| row.keep).collect();
+    let kept = slots.len();
+    slots.sort_unstable();
+    slots.dedup();
+    assert_eq!((slots.len(), kept), (8, 8), "{rows:?}");
+    assert_eq!(story.scheduler.load().kept_rows, 8);
+}
