@@ -4,7 +4,7 @@ use super::batch::{self, Offer, Verdict};
 use super::event::{Action, Purpose, RunReason};
 use super::flight::{FlightId, State};
 use super::queue::Rank;
-use super::retry::{Group, Isolation};
+use super::retry::Isolation;
 use super::timer::Timer;
 use super::{Batch, Scheduler};
 use crate::id::{BatchId, SessionId, StageId};
@@ -117,7 +117,8 @@ impl Scheduler {
     fn run_suspects(&mut self, id: StageId) {
         while let Some(session) = self.suspect_session(id) {
             let apart = self.sessions.0[&session].purpose == Purpose::Isolation;
-            let Some(group) = self.next_group(id, apart) else { break };
+            let suspects = self.stages.get_mut(&id).map(|stage| &mut stage.suspects);
+            let Some(group) = suspects.and_then(|suspects| suspects.take(apart)) else { break };
             self.run(id, session, group.flights, RunReason::Suspect);
         }
         let Some(stage) = self.stages.get_mut(&id) else { return };
@@ -141,17 +142,6 @@ impl Scheduler {
         }
         let fits = |session: &super::Session| self.devices.fits(session.device, session.slots);
         self.sessions.idle(id).find(|(_, session)| fits(session)).map(|(id, _)| id)
-    }
-
-    /// The next group of suspects in which somebody is still interested.
-    fn next_group(&mut self, id: StageId, apart: bool) -> Option<Group> {
-        loop {
-            let mut group = self.stages.get_mut(&id)?.suspects.take(apart)?;
-            group.flights.retain(|&flight| self.flights.get(flight).is_some());
-            if !group.flights.is_empty() {
-                return Some(group);
-            }
-        }
     }
 
     fn run(&mut self, stage: StageId, id: SessionId, flights: Vec<FlightId>, reason: RunReason) {

@@ -284,6 +284,9 @@ impl Scheduler {
             retiring: false,
         };
         self.sessions.0.insert(id, session);
+        if purpose == Purpose::Isolation {
+            self.rest_apart(stage);
+        }
     }
 
     fn reply(&mut self, request: RequestId, outcome: Outcome) {

@@ -180,13 +180,13 @@ impl Scheduler {
             self.watch(next);
         }
         if purpose == Purpose::Isolation {
-            self.isolation_done(stage);
+            self.rest_apart(stage);
         }
         Some(state)
     }
 
     /// Lets a session apart wait a while for more suspects.
-    fn isolation_done(&mut self, id: StageId) {
+    pub(super) fn rest_apart(&mut self, id: StageId) {
         let at = self.now.after(self.config.isolation_idle);
         let Some(stage) = self.stages.get_mut(&id) else { return };
         if let Some(earlier) = stage.suspects.idle_at.replace(at) {

@@ -297,6 +297,9 @@ impl Scheduler {
                 self.close(id);
             }
             State::Suspect => {
+                if let Some(stage) = self.stages.get_mut(&flight.stage) {
+                    stage.suspects.remove(id);
+                }
                 self.close(id);
             }
             State::InBatch(_) => {}

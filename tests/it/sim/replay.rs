@@ -169,3 +169,28 @@ fn a_row_kept_and_pushed_out_by_the_same_batch_is_not_kept() {
     assert_eq!((slots.len(), kept), (8, 8), "{rows:?}");
     assert_eq!(story.scheduler.load().kept_rows, 8);
 }
+
+#[test]
+fn a_session_apart_that_comes_too_late_is_retired() {
+    let mut story = Story::new(Config::default(), StageConfig::default());
+    story.session(0, Purpose::Serving);
+    story.submit(&[1]);
+    assert_eq!(story.down(0), [Action::Isolate { stage: STAGE }]);
+    story.tell(Event::Cancel(RequestId(0)));
+    assert_eq!(story.session(1, Purpose::Isolation), []);
+    let idle = Config::default().isolation_idle;
+    assert_eq!(story.wait(idle), [Action::Retire { session: SessionId(1) }]);
+    assert_eq!(story.scheduler.next_wakeup(), None);
+}
+
+#[test]
+fn no_session_apart_is_asked_for_once_nobody_waits_for_the_suspects() {
+    let mut story = Story::new(Config::default(), batches_of(2, 2));
+    story.tell_two_jobs();
+    assert_eq!(story.down(0), [Action::Isolate { stage: STAGE }]);
+    // The first half runs apart and dies; the other half's caller is gone by then.
+    assert_eq!(runs(&story.session(1, Purpose::Isolation)).len(), 1);
+    story.tell(Event::Cancel(RequestId(1)));
+    let actions = story.down(1);
+    assert!(!actions.contains(&Action::Isolate { stage: STAGE }), "{actions:?}");
+}
