@@ -47,7 +47,9 @@ impl Scheduler {
 
     /// Whether a stage has an idle session that only waits for a slot of its device.
     fn lacks_a_slot(&self, stage: StageId) -> bool {
-        self.stages.get(&stage).is_some_and(|stage| stage.queue.rows() > 0)
+        self.stages
+            .get(&stage)
+            .is_some_and(|stage| stage.queue.rows() > 0 || stage.suspects.wants_serving())
             && self
                 .sessions
                 .idle(stage)
@@ -68,6 +70,10 @@ impl Scheduler {
 
     /// Gives one busy session of a stage its next batch, if waiting would not make it a better one.
     fn form_ahead(&mut self, stage: StageId) -> bool {
+        // Rows to be run again wait for an idle session: with more ahead there would never be one.
+        if self.stages.get(&stage).is_some_and(|stage| stage.suspects.wants_serving()) {
+            return false;
+        }
         let Some((session, _)) = self.sessions.room_ahead(stage).next() else { return false };
         self.form(stage, session, 0)
     }
@@ -137,7 +143,7 @@ impl Scheduler {
         {
             return Some(session);
         }
-        if !suspects.groups.iter().any(|group| !group.apart) {
+        if !suspects.wants_serving() {
             return None;
         }
         let fits = |session: &super::Session| self.devices.fits(session.device, session.slots);

@@ -66,6 +66,12 @@ impl Suspects {
         self.groups.retain(|group| !group.flights.is_empty());
     }
 
+    /// Whether some group waits for an everyday session.
+    #[must_use]
+    pub fn wants_serving(&self) -> bool {
+        self.groups.iter().any(|group| !group.apart)
+    }
+
     /// Whether some group waits for a session apart.
     #[must_use]
     pub fn wants_isolation(&self) -> bool {

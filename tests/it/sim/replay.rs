@@ -194,3 +194,39 @@ fn no_session_apart_is_asked_for_once_nobody_waits_for_the_suspects() {
     let actions = story.down(1);
     assert!(!actions.contains(&Action::Isolate { stage: STAGE }), "{actions:?}");
 }
+
+#[test]
+fn rows_to_be_run_again_are_not_starved_by_batches_formed_ahead() {
+    let mut story = Story::new(Config::default(), batches_of(2, 1));
+    story.session(0, Purpose::Serving);
+    story.submit(&[1, 2]);
+    story.submit(&[3]);
+    story.submit(&[4, 5]);
+    // The batch of 1 and 2 fails while 3 is in hand: nothing more is formed ahead of the halves.
+    assert_eq!(runs(&story.failed(0, 0)), []);
+    let again = (RunReason::Suspect, vec![row(0, 0)]);
+    assert_eq!(runs(&story.done(0, 1, 8)), [again]);
+}
+
+#[test]
+fn rows_to_be_run_again_are_not_starved_by_another_stage() {
+    let other = StageId(1);
+    let mut story = Story::new(Config::default(), batches_of(2, 1));
+    assert_eq!(Config::default().devices, [(DeviceId(0), 1)]);
+    story.tell(Event::StageUp { stage: other, config: batches_of(1, 1) });
+    story.session(0, Purpose::Serving);
+    let (session, purpose) = (SessionId(1), Purpose::Serving);
+    story.tell(Event::SessionUp { session, stage: other, purpose, slots: 1 });
+    story.submit(&[1, 2]);
+    story.submit(&[3]);
+    assert_eq!(runs(&story.failed(0, 0)), []);
+    for content in 4..7 {
+        let job = Job { stage: other, ..story.job(&[content]) };
+        story.tell(Event::Submit(job));
+    }
+    // The stage's only session dies, and the other stage takes the slot before it is replaced.
+    assert_eq!(runs(&story.down(0)).len(), 2);
+    assert_eq!(runs(&story.session(2, Purpose::Serving)), []);
+    assert_eq!(runs(&story.done(1, 2, 8)), [], "nothing ahead of those who lack a slot");
+    assert_eq!(runs(&story.done(1, 3, 8)), [(RunReason::Suspect, vec![row(0, 0)])]);
+}
