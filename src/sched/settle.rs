@@ -121,10 +121,9 @@ impl Scheduler {
             if !self.still_wanted(id) {
                 continue;
             }
-            self.sequence += 1;
             let Some(flight) = self.flights.get_mut(id) else { continue };
             // Due since it came, ahead of all that arrived later.
-            let rank = Rank { due: flight.arrival, sequence: self.sequence };
+            let rank = Rank { due: flight.arrival, sequence: flight.sequence };
             flight.state = State::Queued(rank);
             self.queued_rows += 1;
             if let Some(stage) = self.stages.get_mut(&flight.stage) {

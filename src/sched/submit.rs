@@ -235,6 +235,7 @@ impl Scheduler {
             source: row,
             waiters: smallvec![row],
             arrival: self.now,
+            sequence: rank.sequence,
             bytes: job.row_bytes,
             state: State::Queued(rank),
         });

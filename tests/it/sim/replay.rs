@@ -230,3 +230,16 @@ fn rows_to_be_run_again_are_not_starved_by_another_stage() {
     assert_eq!(runs(&story.done(1, 2, 8)), [], "nothing ahead of those who lack a slot");
     assert_eq!(runs(&story.done(1, 3, 8)), [(RunReason::Suspect, vec![row(0, 0)])]);
 }
+
+#[test]
+fn rows_given_back_keep_their_order_where_priority_moves_nothing() {
+    let limits = Config { priority_step: Duration::ZERO, ..Config::default() };
+    let mut story = Story::new(limits, batches_of(1, 1));
+    story.session(0, Purpose::Serving);
+    story.submit(&[1, 2, 3]);
+    // 1 runs, 2 is in hand, 3 waits; all came at the same time.
+    story.down(0);
+    let actions = story.session(1, Purpose::Serving);
+    let expected = [(RunReason::Full, vec![row(0, 1)]), (RunReason::Ahead, vec![row(0, 2)])];
+    assert_eq!(runs(&actions), expected);
+}
