@@ -197,7 +197,12 @@ impl Scheduler {
     pub(super) fn grace_over(&mut self, id: BatchId) {
         let Some(batch) = self.batches.get_mut(&id) else { return };
         batch.watch = None;
-        self.actions.push_back(Action::Kill { session: batch.session });
+        let session = batch.session;
+        // Its batch may yet come back, but whatever it were given next would die for nothing.
+        if let Some(session) = self.sessions.0.get_mut(&session) {
+            session.retiring = true;
+        }
+        self.actions.push_back(Action::Kill { session });
     }
 
     /// A session apart that nobody needs any more goes.

@@ -306,7 +306,6 @@ impl Checker {
         if place == 0 {
             session.since = self.now;
             session.terminated = None;
-            session.killed = false;
         }
         self.batches.remove(&batch)
     }

@@ -243,3 +243,18 @@ fn rows_given_back_keep_their_order_where_priority_moves_nothing() {
     let expected = [(RunReason::Full, vec![row(0, 1)]), (RunReason::Ahead, vec![row(0, 2)])];
     assert_eq!(runs(&actions), expected);
 }
+
+#[test]
+fn a_session_that_is_to_be_killed_gets_nothing_more_even_if_its_run_ends() {
+    let config = Config::default();
+    let mut story = Story::new(config.clone(), batches_of(1, 1));
+    story.session(0, Purpose::Serving);
+    story.submit(&[1]);
+    let mut killed = story.wait(config.watchdog_floor);
+    killed.extend(story.wait(config.watchdog_grace));
+    let (session, batch) = (SessionId(0), BatchId(0));
+    assert_eq!(killed, [Action::Terminate { session, batch }, Action::Kill { session }]);
+    story.submit(&[2]);
+    assert_eq!(runs(&story.failed(0, 0)), [], "the process is about to end");
+    assert_eq!(runs(&story.session(1, Purpose::Serving)).len(), 1);
+}

@@ -81,7 +81,6 @@ impl Checker {
         if session.in_hand.is_empty() {
             session.since = self.now;
             session.terminated = None;
-            session.killed = false;
         }
         session.in_hand.push_back(batch);
         self.batches.insert(batch, Batch { stage, flights, apart });
@@ -91,7 +90,7 @@ impl Checker {
     /// Whether a session may be given a batch now.
     fn may_take(&self, id: SessionId, reason: RunReason) -> Verdict {
         let session = self.sessions.get(&id).ok_or("no such session")?;
-        ensure!(!session.retiring, "a batch for a session that retires");
+        ensure!(!session.retiring && !session.killed, "a batch for a session that goes");
         ensure!(session.in_hand.len() < 2, "a third batch in hand");
         let busy = !session.in_hand.is_empty();
         ensure!(busy == (reason == RunReason::Ahead), "not the reason");

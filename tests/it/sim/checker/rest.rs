@@ -124,7 +124,8 @@ impl Checker {
         if let Apart::Up(apart) = stage.apart
             && waits.suspects_apart > 0
         {
-            let idle = self.sessions[&apart].in_hand.is_empty();
+            let session = &self.sessions[&apart];
+            let idle = session.in_hand.is_empty() && !session.killed;
             ensure!(!idle, "suspects wait, the session apart is idle");
         }
         if waits.suspects == 0 && waits.queued.is_empty() {
@@ -133,7 +134,7 @@ impl Checker {
         let idle = self.sessions.values().any(|session| {
             session.stage == id
                 && session.purpose == Purpose::Serving
-                && !session.retiring
+                && !(session.retiring || session.killed)
                 && session.in_hand.is_empty()
                 && self.fits(session)
         });
@@ -156,7 +157,8 @@ impl Checker {
             "suspects wait and no session apart is asked for"
         );
         if stage.retired && waits.flights == 0 {
-            let left = self.sessions.iter().find(|(_, s)| s.stage == id && !s.retiring);
+            let left =
+                self.sessions.iter().find(|(_, s)| s.stage == id && !s.retiring && !s.killed);
             ensure!(left.is_none(), "{left:?} outlives it");
         }
         Ok(())
