@@ -11,7 +11,7 @@ mod tiny;
 mod world;
 
 use checker::Checker;
-use graftd::sched::event::{Action, Event};
+use graftd::sched::event::Action;
 use graftd::sched::{Load, Scheduler};
 use graftd::time::MonoTime;
 use plan::{Mode, Plan};
@@ -197,13 +197,5 @@ fn the_same_seed_gives_the_same_actions() {
             (sim.steps, sim.trace)
         };
         assert_eq!(trace(), trace(), "seed {seed}");
-    }
-}
-
-/// The event of an input, for those who look into it.
-fn event_of(input: &Input) -> Option<&Event> {
-    match input {
-        Input::Event(event) => Some(event),
-        Input::Timeout => None,
     }
 }
