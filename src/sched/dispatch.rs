@@ -4,7 +4,7 @@ use super::batch::{self, Offer, Verdict};
 use super::event::{Action, Purpose, RunReason};
 use super::flight::{FlightId, State};
 use super::queue::Rank;
-use super::retry::{Group, Isolation};
+use super::retry::Isolation;
 use super::timer::Timer;
 use super::{Batch, Scheduler};
 use crate::id::{BatchId, SessionId, StageId};
@@ -47,7 +47,9 @@ impl Scheduler {
 
     /// Whether a stage has an idle session that only waits for a slot of its device.
     fn lacks_a_slot(&self, stage: StageId) -> bool {
-        self.stages.get(&stage).is_some_and(|stage| stage.queue.rows() > 0)
+        self.stages
+            .get(&stage)
+            .is_some_and(|stage| stage.queue.rows() > 0 || stage.suspects.wants_serving())
             && self
                 .sessions
                 .idle(stage)
@@ -68,6 +70,10 @@ impl Scheduler {
 
     /// Gives one busy session of a stage its next batch, if waiting would not make it a better one.
     fn form_ahead(&mut self, stage: StageId) -> bool {
+        // Rows to be run again wait for an idle session: with more ahead there would never be one.
+        if self.stages.get(&stage).is_some_and(|stage| stage.suspects.wants_serving()) {
+            return false;
+        }
         let Some((session, _)) = self.sessions.room_ahead(stage).next() else { return false };
         self.form(stage, session, 0)
     }
@@ -117,7 +123,8 @@ impl Scheduler {
     fn run_suspects(&mut self, id: StageId) {
         while let Some(session) = self.suspect_session(id) {
             let apart = self.sessions.0[&session].purpose == Purpose::Isolation;
-            let Some(group) = self.next_group(id, apart) else { break };
+            let suspects = self.stages.get_mut(&id).map(|stage| &mut stage.suspects);
+            let Some(group) = suspects.and_then(|suspects| suspects.take(apart)) else { break };
             self.run(id, session, group.flights, RunReason::Suspect);
         }
         let Some(stage) = self.stages.get_mut(&id) else { return };
@@ -136,22 +143,11 @@ impl Scheduler {
         {
             return Some(session);
         }
-        if !suspects.groups.iter().any(|group| !group.apart) {
+        if !suspects.wants_serving() {
             return None;
         }
         let fits = |session: &super::Session| self.devices.fits(session.device, session.slots);
         self.sessions.idle(id).find(|(_, session)| fits(session)).map(|(id, _)| id)
-    }
-
-    /// The next group of suspects in which somebody is still interested.
-    fn next_group(&mut self, id: StageId, apart: bool) -> Option<Group> {
-        loop {
-            let mut group = self.stages.get_mut(&id)?.suspects.take(apart)?;
-            group.flights.retain(|&flight| self.flights.get(flight).is_some());
-            if !group.flights.is_empty() {
-                return Some(group);
-            }
-        }
     }
 
     fn run(&mut self, stage: StageId, id: SessionId, flights: Vec<FlightId>, reason: RunReason) {
@@ -201,7 +197,12 @@ impl Scheduler {
     pub(super) fn grace_over(&mut self, id: BatchId) {
         let Some(batch) = self.batches.get_mut(&id) else { return };
         batch.watch = None;
-        self.actions.push_back(Action::Kill { session: batch.session });
+        let session = batch.session;
+        // Its batch may yet come back, but whatever it were given next would die for nothing.
+        if let Some(session) = self.sessions.0.get_mut(&session) {
+            session.retiring = true;
+        }
+        self.actions.push_back(Action::Kill { session });
     }
 
     /// A session apart that nobody needs any more goes.

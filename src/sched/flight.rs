@@ -47,6 +47,8 @@ pub struct Flight {
     pub waiters: Waiters,
     /// When it was opened.
     pub arrival: MonoTime,
+    /// Its place among those that came at the same time.
+    pub sequence: u64,
     /// Its input bytes.
     pub bytes: u64,
     /// Where it is.

@@ -155,25 +155,14 @@ impl Scheduler {
             Event::Failed { session, batch, failure } => self.failed(session, batch, failure),
             Event::Drain => self.draining = true,
         }
+        self.fire_due();
         self.dispatch();
     }
 
     /// The wake-up time came. Calling it at any other time does no harm.
     pub fn handle_timeout(&mut self, now: MonoTime) {
         self.now = self.now.max(now);
-        while let Some(timer) = self.timers.pop_due(self.now) {
-            match timer {
-                Timer::Deadline(request) => self.end_early(request, Some(Outcome::Expired)),
-                Timer::Ripe(stage) => {
-                    if let Some(stage) = self.stages.get_mut(&stage) {
-                        stage.ripe_at = None;
-                    }
-                }
-                Timer::Watchdog(batch) => self.watchdog(batch),
-                Timer::Grace(batch) => self.grace_over(batch),
-                Timer::IsolationIdle(stage) => self.isolation_idle(stage),
-            }
-        }
+        self.fire_due();
         self.dispatch();
     }
 
@@ -219,6 +208,23 @@ impl Scheduler {
             .and_then(|(_, class)| self.flights.get(queue.head(class)?))
             .map_or(Duration::ZERO, |flight| self.now.since(flight.arrival));
         Some((queue.rows(), age))
+    }
+
+    /// Does what is due by now. Events do it too, so that a late timer call lets no expired row run.
+    fn fire_due(&mut self) {
+        while let Some(timer) = self.timers.pop_due(self.now) {
+            match timer {
+                Timer::Deadline(request) => self.end_early(request, Some(Outcome::Expired)),
+                Timer::Ripe(stage) => {
+                    if let Some(stage) = self.stages.get_mut(&stage) {
+                        stage.ripe_at = None;
+                    }
+                }
+                Timer::Watchdog(batch) => self.watchdog(batch),
+                Timer::Grace(batch) => self.grace_over(batch),
+                Timer::IsolationIdle(stage) => self.isolation_idle(stage),
+            }
+        }
     }
 
     fn stage_up(&mut self, stage: StageId, config: StageConfig) {
@@ -279,6 +285,9 @@ impl Scheduler {
             retiring: false,
         };
         self.sessions.0.insert(id, session);
+        if purpose == Purpose::Isolation {
+            self.rest_apart(stage);
+        }
     }
 
     fn reply(&mut self, request: RequestId, outcome: Outcome) {

@@ -58,6 +58,20 @@ impl Suspects {
         self.groups.remove(index)
     }
 
+    /// Takes out a row that nobody waits for any more.
+    pub fn remove(&mut self, flight: FlightId) {
+        for group in &mut self.groups {
+            group.flights.retain(|&held| held != flight);
+        }
+        self.groups.retain(|group| !group.flights.is_empty());
+    }
+
+    /// Whether some group waits for an everyday session.
+    #[must_use]
+    pub fn wants_serving(&self) -> bool {
+        self.groups.iter().any(|group| !group.apart)
+    }
+
     /// Whether some group waits for a session apart.
     #[must_use]
     pub fn wants_isolation(&self) -> bool {

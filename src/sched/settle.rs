@@ -1,6 +1,6 @@
 //! What becomes of the rows of a batch: answered, run again, or told what went wrong.
 
-use super::event::{Action, Failure, Outcome, Purpose, SettledRow};
+use super::event::{Action, Failure, Outcome, Purpose, SettledRow, Slot};
 use super::flight::{FlightId, State};
 use super::queue::Rank;
 use super::retry::Isolation;
@@ -24,7 +24,7 @@ impl Scheduler {
             };
             let kept = if flight.store { self.cache.admit(flight.key, bytes) } else { None };
             let keep = kept.map(|(slot, victims)| {
-                self.actions.extend(victims.into_iter().map(|slot| Action::Evict { slot }));
+                victims.into_iter().for_each(|victim| self.evict(victim, &mut rows));
                 slot
             });
             answered.extend(flight.waiters.iter().map(|waiter| waiter.request));
@@ -32,6 +32,14 @@ impl Scheduler {
         }
         self.actions.push_back(Action::Settle { batch, rows });
         answered.into_iter().for_each(|request| self.row_arrived(request));
+    }
+
+    /// Forgets a kept row; one of the batch at hand was not written yet, and now never is.
+    fn evict(&mut self, slot: Slot, rows: &mut [SettledRow]) {
+        match rows.iter_mut().find(|row| row.keep == Some(slot)) {
+            Some(row) => row.keep = None,
+            None => self.actions.push_back(Action::Evict { slot }),
+        }
     }
 
     fn row_arrived(&mut self, id: RequestId) {
@@ -113,10 +121,9 @@ impl Scheduler {
             if !self.still_wanted(id) {
                 continue;
             }
-            self.sequence += 1;
             let Some(flight) = self.flights.get_mut(id) else { continue };
             // Due since it came, ahead of all that arrived later.
-            let rank = Rank { due: flight.arrival, sequence: self.sequence };
+            let rank = Rank { due: flight.arrival, sequence: flight.sequence };
             flight.state = State::Queued(rank);
             self.queued_rows += 1;
             if let Some(stage) = self.stages.get_mut(&flight.stage) {
@@ -189,13 +196,13 @@ impl Scheduler {
             self.watch(next);
         }
         if purpose == Purpose::Isolation {
-            self.isolation_done(stage);
+            self.rest_apart(stage);
         }
         Some(state)
     }
 
     /// Lets a session apart wait a while for more suspects.
-    fn isolation_done(&mut self, id: StageId) {
+    pub(super) fn rest_apart(&mut self, id: StageId) {
         let at = self.now.after(self.config.isolation_idle);
         let Some(stage) = self.stages.get_mut(&id) else { return };
         if let Some(earlier) = stage.suspects.idle_at.replace(at) {

@@ -10,7 +10,17 @@ use super::timer::Timer;
 use crate::id::{RequestId, RowKey};
 use crate::time::MonoTime;
 use smallvec::smallvec;
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// What accepting a job takes of what is bounded.
+#[derive(Clone, Copy, Debug)]
+struct Need {
+    /// Flights to be opened.
+    opens: usize,
+    /// Waiters of the flight that would have most.
+    waiters: usize,
+}
 
 /// What a row of a job does.
 #[derive(Clone, Copy, Debug)]
@@ -68,29 +78,61 @@ impl Scheduler {
     }
 
     fn admit(&self, job: &Job, ways: &[Way]) -> Result<(), (Refusal, Option<Duration>)> {
+        let joined = ways.iter().filter_map(|way| match way {
+            Way::Join(flight) => self.flights.get(*flight).map(|flight| flight.waiters.len()),
+            Way::Hit(_) | Way::Open => None,
+        });
         let opens = ways.iter().filter(|way| matches!(way, Way::Open)).count();
+        // As if equal rows of the job never met and yet all came together: only where that is too
+        // much, they are counted one by one.
+        let most = Need { opens, waiters: joined.max().unwrap_or(0) + ways.len() };
+        self.within_bounds(job, most)
+            .or_else(|_| self.within_bounds(job, self.exact_need(job, ways)))
+    }
+
+    fn exact_need(&self, job: &Job, ways: &[Way]) -> Need {
+        let joinable = job.sharing.join && self.stages[&job.stage].config.join;
+        let mut opened: BTreeMap<&RowKey, usize> = BTreeMap::new();
+        let mut joined: BTreeMap<FlightId, usize> = BTreeMap::new();
+        let mut need = Need { opens: 0, waiters: 0 };
+        for (way, key) in ways.iter().zip(&job.rows) {
+            let waiters = match *way {
+                Way::Hit(_) => continue,
+                Way::Join(flight) => joined
+                    .entry(flight)
+                    .or_insert_with(|| self.flights.get(flight).map_or(0, |f| f.waiters.len())),
+                Way::Open if joinable => opened.entry(key).or_default(),
+                Way::Open => {
+                    need.opens += 1;
+                    continue;
+                }
+            };
+            *waiters += 1;
+            need.waiters = need.waiters.max(*waiters);
+        }
+        need.opens += opened.len();
+        need
+    }
+
+    fn within_bounds(&self, job: &Job, need: Need) -> Result<(), (Refusal, Option<Duration>)> {
         let limit = self.config.flight_waiters_max;
-        let full = |way: &Way| {
-            matches!(way, Way::Join(flight)
-                if self.flights.get(*flight).is_some_and(|flight| flight.waiters.len() >= limit))
-        };
-        if ways.iter().any(full) {
+        if need.waiters > limit {
             return Err((Refusal::Waiters { limit }, Some(self.backlog(job))));
         }
-        if opens == 0 {
+        if need.opens == 0 {
             return Ok(());
         }
         // Rows in a session's hands count too: they come back to the queue if it dies.
         let (held, limit) = (self.flights.len(), self.config.rows_max);
-        if held.saturating_add(opens) > limit {
+        if held.saturating_add(need.opens) > limit {
             return Err((Refusal::Rows { held, limit }, Some(self.backlog(job))));
         }
         let (held, limit) = (self.held_bytes, self.config.bytes_max);
-        let bytes = job.row_bytes.saturating_mul(opens as u64);
+        let bytes = job.row_bytes.saturating_mul(need.opens as u64);
         if held.saturating_add(bytes) > limit {
             return Err((Refusal::Bytes { held, limit }, Some(self.backlog(job))));
         }
-        self.feasible(job, opens)
+        self.feasible(job, need.opens)
     }
 
     /// Refuses what would be late: its rows stand behind all rows that are queued now.
@@ -193,6 +235,7 @@ impl Scheduler {
             source: row,
             waiters: smallvec![row],
             arrival: self.now,
+            sequence: rank.sequence,
             bytes: job.row_bytes,
             state: State::Queued(rank),
         });
@@ -208,7 +251,7 @@ impl Scheduler {
         let Some(flight) = self.flights.get_mut(id) else { return };
         flight.waiters.push(row);
         // Whoever wants the row kept decides, whatever the others asked for.
-        flight.store |= job.sharing.store;
+        flight.store |= job.sharing.store && self.stages[&job.stage].config.store;
         let (state, arrival, class, stage) =
             (flight.state, flight.arrival, flight.class, flight.stage);
         let State::Queued(old) = state else { return };
@@ -255,6 +298,9 @@ impl Scheduler {
                 self.close(id);
             }
             State::Suspect => {
+                if let Some(stage) = self.stages.get_mut(&flight.stage) {
+                    stage.suspects.remove(id);
+                }
                 self.close(id);
             }
             State::InBatch(_) => {}

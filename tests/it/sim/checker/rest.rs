@@ -1,0 +1,212 @@
+//! What must be true once all actions of an event are done, and once nothing will happen any more.
+
+use super::{Apart, Checker, Place, Session, Stage, Verdict, ensure};
+use graftd::id::{ClassKey, StageId};
+use graftd::sched::Load;
+use graftd::sched::event::Purpose;
+use graftd::time::MonoTime;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What waits in one stage.
+#[derive(Default)]
+struct Waits {
+    flights: usize,
+    /// Rows of each class, and when its youngest came.
+    queued: BTreeMap<ClassKey, (usize, MonoTime)>,
+    suspects: usize,
+    suspects_apart: usize,
+}
+
+impl Checker {
+    pub(super) fn rest(&mut self) -> Verdict {
+        self.nothing_owed()?;
+        self.bounds()?;
+        self.watched()?;
+        let mut waits: BTreeMap<StageId, Waits> = BTreeMap::new();
+        for flight in self.flights.values() {
+            let waits = waits.entry(flight.stage).or_default();
+            waits.flights += 1;
+            match flight.place {
+                Place::Queued => {
+                    let (rows, youngest) = waits.queued.entry(flight.class).or_default();
+                    *rows += 1;
+                    *youngest = (*youngest).max(flight.arrival);
+                }
+                Place::Suspect { apart: true } => waits.suspects_apart += 1,
+                Place::Suspect { apart: false } => waits.suspects += 1,
+                Place::Batch(_) => {}
+            }
+        }
+        for (id, stage) in &self.stages {
+            let none = Waits::default();
+            let waits = waits.get(id).unwrap_or(&none);
+            self.work_conserved(*id, stage, waits).map_err(|why| format!("stage {id}: {why}"))?;
+            self.stage_kept_up(*id, stage, waits).map_err(|why| format!("stage {id}: {why}"))?;
+        }
+        for id in std::mem::take(&mut self.retired_now) {
+            let session = &self.sessions[&id];
+            let waits = waits.get(&session.stage);
+            let gone = self.stages.get(&session.stage).is_none_or(|stage| stage.retired)
+                && waits.is_none_or(|waits| waits.flights == 0);
+            let unneeded = session.purpose == Purpose::Isolation
+                && waits.is_none_or(|waits| waits.suspects_apart == 0);
+            ensure!(gone || unneeded, "session {id} is retired, but its stage lives");
+        }
+        for id in std::mem::take(&mut self.isolated_now) {
+            let needed = waits.get(&id).is_some_and(|waits| waits.suspects_apart > 0);
+            ensure!(needed, "stage {id} is isolated for nothing");
+        }
+        Ok(())
+    }
+
+    fn nothing_owed(&mut self) -> Verdict {
+        ensure!(self.owed.is_empty(), "replies are owed: {:?}", self.owed);
+        ensure!(self.hits_due.is_empty(), "hits are owed: {:?}", self.hits_due);
+        ensure!(self.settle_due.is_none(), "a settlement is owed: {:?}", self.settle_due);
+        for id in std::mem::take(&mut self.releases_due) {
+            let request = &self.requests[&id];
+            let over = request.accepted && request.ended && request.lending == 0;
+            ensure!(over || !request.released, "request {id} is released too early");
+            ensure!(!over || request.released, "request {id} is not released");
+        }
+        for id in &self.waiting {
+            let deadline = self.requests[id].job.deadline;
+            ensure!(deadline.is_none_or(|at| at > self.now), "request {id} should have expired");
+        }
+        Ok(())
+    }
+
+    fn bounds(&self) -> Verdict {
+        let Self { config, .. } = self;
+        ensure!(self.waiting.len() <= config.requests_max, "too many requests");
+        ensure!(self.flights.len() <= config.rows_max, "too many rows");
+        ensure!(self.held_bytes() <= config.bytes_max, "too many bytes");
+        let most = self.flights.values().map(|flight| flight.waiters.len()).max();
+        ensure!(most <= Some(config.flight_waiters_max), "{most:?} waiters of one flight");
+        let kept: u64 = self.slots.values().map(|(_, bytes)| bytes).sum();
+        ensure!(kept <= config.cache_bytes, "{kept} bytes are kept");
+        Ok(())
+    }
+
+    /// A run that takes too long is asked to end in time, and then made to.
+    fn watched(&self) -> Verdict {
+        for (id, session) in &self.sessions {
+            let Some(batch) = session.in_hand.front() else { continue };
+            let rows = self.batches[batch].flights.len() as u32;
+            let learned = self.stages.get(&session.stage).map(|stage| stage.service_max);
+            let patience = learned.unwrap_or_default() * 10 * rows;
+            let at = session.since.after(patience.max(self.config.watchdog_floor));
+            let Some(asked) = session.terminated else {
+                ensure!(at > self.now, "session {id} runs on and on");
+                continue;
+            };
+            let over = asked.after(self.config.watchdog_grace) <= self.now;
+            ensure!(!over || session.killed, "session {id} was to be killed");
+        }
+        Ok(())
+    }
+
+    /// Whether a session's device has the slots that it needs; a wide one runs alone.
+    pub(super) fn fits(&self, session: &Session) -> bool {
+        let device =
+            |session: &Session| self.stages.get(&session.stage).map(|stage| stage.config.device);
+        let own = device(session);
+        let total = self.config.devices.iter().find(|(id, _)| Some(*id) == own);
+        let Some(&(_, total)) = total else { return true };
+        let busy = self.sessions.values().filter(|other| !other.in_hand.is_empty());
+        let used: u32 = busy.filter(|s| device(s) == own).map(|session| session.slots).sum();
+        used == 0 || used + session.slots <= total
+    }
+
+    /// Nothing waits for a session that could take it.
+    fn work_conserved(&self, id: StageId, stage: &Stage, waits: &Waits) -> Verdict {
+        if let Apart::Up(apart) = stage.apart
+            && waits.suspects_apart > 0
+        {
+            let session = &self.sessions[&apart];
+            let idle = session.in_hand.is_empty() && !session.killed;
+            ensure!(!idle, "suspects wait, the session apart is idle");
+        }
+        if waits.suspects == 0 && waits.queued.is_empty() {
+            return Ok(());
+        }
+        let idle = self.sessions.values().any(|session| {
+            session.stage == id
+                && session.purpose == Purpose::Serving
+                && !(session.retiring || session.killed)
+                && session.in_hand.is_empty()
+                && self.fits(session)
+        });
+        if !idle {
+            return Ok(());
+        }
+        ensure!(waits.suspects == 0, "rows wait to be run again, a session is idle");
+        let config = &stage.config;
+        let goal = config.batch_rows_preferred.last().unwrap_or(&config.batch_rows_max);
+        for (rows, youngest) in waits.queued.values() {
+            let ripe = *rows >= *goal || self.now.since(*youngest) >= config.queue_delay;
+            ensure!(!ripe, "{rows} rows wait, a session is idle");
+        }
+        Ok(())
+    }
+
+    fn stage_kept_up(&self, id: StageId, stage: &Stage, waits: &Waits) -> Verdict {
+        ensure!(
+            waits.suspects_apart == 0 || stage.apart != Apart::None,
+            "suspects wait and no session apart is asked for"
+        );
+        if stage.retired && waits.flights == 0 {
+            let left =
+                self.sessions.iter().find(|(_, s)| s.stage == id && !s.retiring && !s.killed);
+            ensure!(left.is_none(), "{left:?} outlives it");
+        }
+        Ok(())
+    }
+
+    /// A wake-up must be asked for before anything is overdue.
+    pub(in crate::sim) fn wakes(&self, wakeup: Option<MonoTime>) -> Verdict {
+        let deadlines = self.waiting.iter().filter_map(|id| self.requests[id].job.deadline);
+        if let Some(first) = deadlines.min() {
+            ensure!(wakeup.is_some_and(|at| at <= first), "nobody wakes for {first:?}");
+        }
+        Ok(())
+    }
+
+    /// What the scheduler says of itself must be what the model says.
+    pub(in crate::sim) fn agrees(&self, load: Load) -> Verdict {
+        let queued = self.flights.values().filter(|flight| flight.place == Place::Queued);
+        let busy = self.sessions.values().filter(|session| !session.in_hand.is_empty());
+        let model = Load {
+            requests: self.waiting.len(),
+            queued_rows: queued.count(),
+            flights: self.flights.len(),
+            held_bytes: self.held_bytes(),
+            batches: self.batches.len(),
+            slots_used: busy.map(|session| session.slots).sum(),
+            kept_rows: self.slots.len(),
+            kept_bytes: self.slots.values().map(|(_, bytes)| bytes).sum(),
+        };
+        ensure!(load == model, "the load is {model:?}, not {load:?}");
+        Ok(())
+    }
+
+    /// After the last event of a world that healed, nothing is left.
+    pub(in crate::sim) fn healed(&self) -> Verdict {
+        ensure!(self.waiting.is_empty(), "{:?} wait for ever", self.waiting);
+        ensure!(self.flights.is_empty(), "{:?} never end", self.flights);
+        for (id, session) in &self.sessions {
+            ensure!(session.in_hand.is_empty(), "session {id} never ends its run");
+            let apart = session.purpose == Purpose::Isolation && !session.retiring;
+            ensure!(!apart, "session {id}, apart, is never retired");
+        }
+        for (id, request) in &self.requests {
+            ensure!(request.ended, "request {id} has no end");
+            ensure!(request.released || !request.accepted, "request {id} is never released");
+        }
+        Ok(())
+    }
+
+    /// The longest that a world may go on after its last fault.
+    pub(in crate::sim) const PATIENCE: Duration = Duration::from_secs(3_600);
+}
