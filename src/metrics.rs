@@ -1,6 +1,5 @@
 //! Counters and histograms, and their text form. One place per fact; the core reports, it does not count.
 
-use crate::driver::Route;
 use crate::sched::Load;
 use crate::sched::event::{Outcome, Refusal, RunReason};
 use prometheus_client::encoding::text::encode;
@@ -188,15 +187,13 @@ impl Metrics {
         model: &str,
         version: u64,
         outcome: &Outcome,
-        routes: &[Route],
         took: Duration,
     ) {
         let labels = ModelLabels { model: model.to_owned(), version };
         self.model_requests.get_or_create(&labels).inc();
         let end = match outcome {
             Outcome::Complete(tally) => {
-                let hits = routes.iter().filter(|route| **route == Route::Hit).count();
-                self.rows_hit.inc_by(hits as u64);
+                self.rows_hit.inc_by(u64::from(tally.hit));
                 self.rows_joined.inc_by(u64::from(tally.join));
                 End::Ok
             }

@@ -44,16 +44,22 @@ pub(super) struct Ledger {
 pub(super) type Outputs = Option<(BatchId, Arc<Block>)>;
 
 impl Ledger {
-    pub fn insert(&mut self, id: RequestId, entry: Entry) {
+    pub(super) fn insert(&mut self, id: RequestId, entry: Entry) {
         self.requests.insert(id, entry);
     }
 
-    pub fn requests(&self) -> usize {
+    pub(super) fn requests(&self) -> usize {
         self.requests.len()
     }
 
     /// Does what an action says to what is kept here; what concerns others goes into `out`.
-    pub fn apply(&mut self, action: Action, outputs: &Outputs, now: MonoTime, out: &mut Outgoing) {
+    pub(super) fn apply(
+        &mut self,
+        action: Action,
+        outputs: &Outputs,
+        now: MonoTime,
+        out: &mut Outgoing,
+    ) {
         match action {
             Action::Run { session, batch, rows, reason } => {
                 if let Some((lane, plan, waited)) = self.plan(session, &rows, now) {

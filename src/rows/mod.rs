@@ -22,7 +22,7 @@ pub(crate) struct Layout {
 
 impl Layout {
     /// The layout of a tensor of fixed-size elements; none where `axis` is not an axis of it.
-    pub fn of(shape: &[usize], axis: usize, element_bytes: usize) -> Option<Self> {
+    pub(crate) fn of(shape: &[usize], axis: usize, element_bytes: usize) -> Option<Self> {
         let (before, after) = shape.split_at_checked(axis)?;
         let (&rows, after) = after.split_first()?;
         let product = |dims: &[usize]| dims.iter().product::<usize>();

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 /// One accepted request.
 #[derive(Debug)]
-pub struct Request {
+pub(super) struct Request {
     /// The stage it asked.
     pub stage: StageId,
     /// The flights it waits for or waited for, one entry per row that was no hit.
@@ -27,26 +27,26 @@ pub struct Request {
 
 /// All requests.
 #[derive(Debug, Default)]
-pub struct Requests {
+pub(super) struct Requests {
     all: BTreeMap<RequestId, Request>,
     waiting: usize,
 }
 
 impl Requests {
     /// Adds a request that waits.
-    pub fn insert(&mut self, id: RequestId, request: Request) {
+    pub(super) fn insert(&mut self, id: RequestId, request: Request) {
         self.waiting += 1;
         let earlier = self.all.insert(id, request);
         debug_assert!(earlier.is_none(), "request {id} submitted twice");
     }
 
     /// Looks at a request to change it.
-    pub fn get_mut(&mut self, id: RequestId) -> Option<&mut Request> {
+    pub(super) fn get_mut(&mut self, id: RequestId) -> Option<&mut Request> {
         self.all.get_mut(&id)
     }
 
     /// Marks the end of a request that waits, and returns the flights it may still be attached to.
-    pub fn end(&mut self, id: RequestId) -> Option<(Vec<FlightId>, Option<MonoTime>)> {
+    pub(super) fn end(&mut self, id: RequestId) -> Option<(Vec<FlightId>, Option<MonoTime>)> {
         let request = self.all.get_mut(&id).filter(|request| !request.ended)?;
         request.ended = true;
         self.waiting -= 1;
@@ -54,7 +54,7 @@ impl Requests {
     }
 
     /// Forgets a request that has ended and lends nothing; says whether it did.
-    pub fn release(&mut self, id: RequestId) -> bool {
+    pub(super) fn release(&mut self, id: RequestId) -> bool {
         let done = self.all.get(&id).is_some_and(|request| request.ended && request.lending == 0);
         if done {
             self.all.remove(&id);
@@ -64,18 +64,18 @@ impl Requests {
 
     /// Requests that wait for an answer.
     #[must_use]
-    pub fn waiting(&self) -> usize {
+    pub(super) fn waiting(&self) -> usize {
         self.waiting
     }
 
     /// Whether no request waits and none lends inputs.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
     /// All requests, for checks.
-    pub fn iter(&self) -> impl Iterator<Item = (RequestId, &Request)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (RequestId, &Request)> {
         self.all.iter().map(|(&id, request)| (id, request))
     }
 }

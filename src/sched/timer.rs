@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 /// What is to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Timer {
+pub(super) enum Timer {
     /// A request's deadline passes.
     Deadline(RequestId),
     /// The queue delay of a stage's oldest row is over.
@@ -21,27 +21,27 @@ pub enum Timer {
 
 /// The timers that are set, in order.
 #[derive(Debug, Default)]
-pub struct Timers(BTreeSet<(MonoTime, Timer)>);
+pub(super) struct Timers(BTreeSet<(MonoTime, Timer)>);
 
 impl Timers {
     /// Sets a timer.
-    pub fn set(&mut self, at: MonoTime, timer: Timer) {
+    pub(super) fn set(&mut self, at: MonoTime, timer: Timer) {
         self.0.insert((at, timer));
     }
 
     /// Takes a timer back; one that is not set is no harm.
-    pub fn cancel(&mut self, at: MonoTime, timer: Timer) {
+    pub(super) fn cancel(&mut self, at: MonoTime, timer: Timer) {
         self.0.remove(&(at, timer));
     }
 
     /// When the first one fires.
     #[must_use]
-    pub fn next(&self) -> Option<MonoTime> {
+    pub(super) fn next(&self) -> Option<MonoTime> {
         self.0.first().map(|&(at, _)| at)
     }
 
     /// Takes the first one that is due.
-    pub fn pop_due(&mut self, now: MonoTime) -> Option<Timer> {
+    pub(super) fn pop_due(&mut self, now: MonoTime) -> Option<Timer> {
         let &(at, timer) = self.0.first().filter(|&&(at, _)| at <= now)?;
         self.0.remove(&(at, timer));
         Some(timer)

@@ -145,8 +145,8 @@ impl Service {
                 continue;
             }
             let took = self.driver.clock().now().since(start);
-            let Reply { outcome, routes, .. } = &reply;
-            self.metrics.request_ended(&spec.name, spec.version, outcome, routes, took);
+            let outcome = &reply.outcome;
+            self.metrics.request_ended(&spec.name, spec.version, outcome, took);
             let rows = checked.keys.len();
             tracing::debug!(model = %spec.name, version = spec.version, rows, took_us = took.as_micros(), "{outcome:?}");
             return respond(request, &spec, &checked, reply);

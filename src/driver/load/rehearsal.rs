@@ -1,0 +1,54 @@
+//! Running batches on a session that the scheduler does not know of yet.
+
+use crate::engine::worker::WorkerEvents;
+use crate::engine::{BatchPlan, Begun, Completion, CompletionSink, EngineError, Lane};
+use crate::id::{BatchId, SessionId};
+use crate::rows::Block;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Runs batches before the scheduler knows of their session.
+#[derive(Default)]
+pub(in crate::driver) struct Rehearsal {
+    next: AtomicU64,
+    waiting: Mutex<HashMap<BatchId, oneshot::Sender<Completion>>>,
+}
+
+impl Rehearsal {
+    /// Runs one batch and waits for it.
+    pub(in crate::driver) async fn run(
+        &self,
+        lane: &dyn Lane,
+        plan: &Arc<BatchPlan>,
+    ) -> Result<(Block, Duration), EngineError> {
+        let batch = BatchId(self.next.fetch_add(1, Ordering::Relaxed));
+        let (sender, receiver) = oneshot::channel();
+        self.waiting.lock().insert(batch, sender);
+        if let Begun::Finished(completion) = lane.begin(batch, plan) {
+            self.complete(completion);
+        }
+        match receiver.await {
+            Ok(completion) => completion.result,
+            Err(_) => Err(EngineError::Protocol("the worker process ended".into())),
+        }
+    }
+}
+
+impl CompletionSink for Rehearsal {
+    fn complete(&self, completion: Completion) {
+        if let Some(sender) = self.waiting.lock().remove(&completion.batch) {
+            // Whoever waited gave up.
+            let _ = sender.send(completion);
+        }
+    }
+}
+
+impl WorkerEvents for Rehearsal {
+    fn worker_died(&self, _sessions: &[SessionId], _how: &str) {
+        self.waiting.lock().clear();
+    }
+}
