@@ -1,4 +1,5 @@
 //! The one integration test binary: one link step for every test that uses the library from outside.
 
 mod sim;
+mod tidy;
 mod wire;
