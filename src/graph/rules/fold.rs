@@ -288,7 +288,12 @@ fn concat<'a>(call: &Call<'_, 'a>) -> Option<Value<'a>> {
 /// The same elements under another shape; the shape itself must be constant.
 fn relabel<'a>(call: &Call<'_, 'a>) -> Option<Value<'a>> {
     let (items, dims) = known(call, 0)?;
-    let value = super::ops::layout::relabelled(call).ok()?;
+    // Only where the elements go is asked here, not on what they depend.
+    let mut inputs = call.inputs.clone();
+    *inputs.first_mut()? = Some(Value::free(call.dims(0).ok()?.to_vec()));
+    let Call { node, given, opset, symbols, .. } = *call;
+    let value = super::ops::layout::relabelled(&Call { node, given, inputs, opset, symbols });
+    let value = value.ok()?;
     let out = sizes(value.dims.as_deref()?)?;
     (out.iter().product::<usize>() == dims.iter().product::<usize>())
         .then(|| made(&out, items.to_vec()))?

@@ -11,15 +11,16 @@ use super::NodeLabel;
 use super::call::{Call, Given};
 use super::fold::fold;
 use super::ops;
+use super::order::{captured, order};
 use super::shapes::{Item, Symbol};
-use super::value::{Rows, Stop, Value};
+use super::value::{Place, Rows, Stop, Value};
 use crate::graph::proto::{FunctionProto, GraphProto, NodeProto};
-use crate::graph::read::{Model, domain, initialiser_names};
+use crate::graph::read::{Model, domain};
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
 /// Most nodes looked at, functions and branches counted each time they are entered.
-const STEPS_MAX: u64 = 4_000_000;
+const STEPS_MAX: u64 = 1_000_000;
 /// Most functions inside each other; ONNX forbids recursion, a file may not.
 const CALLS_MAX: u32 = 16;
 
@@ -224,14 +225,16 @@ impl<'a> Walk<'a> {
                 .collect();
             made = Some(match made {
                 None => values,
-                Some(before) => before.iter().zip(&values).map(|(a, b)| self.join(a, b)).collect(),
+                Some(before) => {
+                    before.iter().zip(&values).map(|(a, b)| self.join(a, b, &label)).collect()
+                }
             });
         }
         made.unwrap_or_default()
     }
 
     /// What holds of a tensor that is one of two.
-    fn join(&self, a: &Value<'a>, b: &Value<'a>) -> Value<'a> {
+    fn join(&self, a: &Value<'a>, b: &Value<'a>, label: &NodeLabel<'_>) -> Value<'a> {
         for value in [a, b] {
             if matches!(value.rows, Rows::Mixed(_)) {
                 return Value::new(value.rows.clone());
@@ -242,7 +245,9 @@ impl<'a> Walk<'a> {
                 return Value::new(value.rows.clone());
             }
         }
-        let unlike = || Value::new(Rows::Unknown("two branches carry rows differently".into()));
+        let why = || format!("{label}: its branches carry rows differently, or differ in axes");
+        let unlike = || Value::new(Rows::Unknown(why().into()));
+        let place = if a.place == b.place { a.place } else { Place::Told };
         let dims = match (&a.dims, &b.dims) {
             (Some(a), Some(b)) if a.len() == b.len() => {
                 let size = |a: &Item, b: &Item| match a == b {
@@ -259,7 +264,8 @@ impl<'a> Walk<'a> {
             (Rows::Free, Rows::Free, None) => Value::new(Rows::Free),
             (Rows::Free | Rows::Count, Rows::Free | Rows::Count, _) => Value::new(Rows::Count),
             (Rows::Batch(one), Rows::Batch(other), Some(dims)) if one == other => {
-                Value::laid(one.clone(), dims).unwrap_or_else(|_| unlike())
+                Value::laid(one.clone(), dims)
+                    .map_or_else(|_| unlike(), |value| Value { place, ..value })
             }
             _ => unlike(),
         }
@@ -318,6 +324,11 @@ fn operator<'a>(call: &Call<'_, 'a>, domain: &str) -> Vec<Value<'a>> {
         Ok(mut values) => {
             let fill = || Value::new(Rows::Unknown(format!("{label}: an extra output").into()));
             values.resize_with(node.output.len(), fill);
+            // A rule that makes numbers of rows says so itself.
+            let place = ops::place(call);
+            for value in values.iter_mut().filter(|value| value.lay().is_some()) {
+                value.place = if op == "Range" { value.place } else { place };
+            }
             values
         }
         Err(Stop::Mixes(why)) => all(node, &Rows::Mixed(format!("{label}: {why}").into())),
@@ -370,64 +381,4 @@ fn opaque<'a>(call: &Call<'_, 'a>, scope: &Scope<'_, 'a>) -> Vec<Value<'a>> {
     }
     let why = format!("{}: its body is not followed", NodeLabel(call.node));
     all(call.node, &Rows::Unknown(why.into()))
-}
-
-/// The names that a graph's nodes read, its own among them.
-fn captured<'a>(graph: &'a GraphProto, names: &mut HashSet<&'a str>) {
-    names.extend(graph.output.iter().map(|info| info.name()));
-    for node in &graph.node {
-        names.extend(node.input.iter().map(String::as_str));
-        node.subgraphs().for_each(|graph| captured(graph, names));
-    }
-    // Its own names hide outer ones.
-    for name in graph.input.iter().map(|info| info.name()).chain(initialiser_names(graph)) {
-        names.remove(name);
-    }
-    for name in graph.node.iter().flat_map(|node| &node.output) {
-        names.remove(name.as_str());
-    }
-}
-
-/// The nodes, each after those whose outputs it reads; nodes of a cycle are left out.
-fn order(nodes: &[NodeProto]) -> Vec<&NodeProto> {
-    let mut makers: HashMap<&str, usize> = HashMap::new();
-    for (index, node) in nodes.iter().enumerate() {
-        let named = node.output.iter().filter(|name| !name.is_empty());
-        makers.extend(named.map(|name| (name.as_str(), index)));
-    }
-    let needs = |node| -> Vec<usize> {
-        let mut names = HashSet::new();
-        let node: &NodeProto = node;
-        names.extend(node.input.iter().map(String::as_str));
-        node.subgraphs().for_each(|graph| captured(graph, &mut names));
-        names.iter().filter_map(|name| makers.get(name).copied()).collect()
-    };
-    let needs: Vec<Vec<usize>> = nodes.iter().map(needs).collect();
-    if needs.iter().enumerate().all(|(index, needs)| needs.iter().all(|&need| need < index)) {
-        return nodes.iter().collect();
-    }
-    let mut waiting: Vec<usize> = needs.iter().map(Vec::len).collect();
-    let mut readers: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
-    for (index, needs) in needs.iter().enumerate() {
-        for &need in needs {
-            if let Some(readers) = readers.get_mut(need) {
-                readers.push(index);
-            }
-        }
-    }
-    let mut ready: Vec<usize> =
-        (0..nodes.len()).filter(|&at| waiting.get(at) == Some(&0)).collect();
-    let mut next = 0;
-    while let Some(&at) = ready.get(next) {
-        next += 1;
-        for &reader in readers.get(at).map_or(&[][..], Vec::as_slice) {
-            if let Some(count) = waiting.get_mut(reader) {
-                *count -= 1;
-                if *count == 0 {
-                    ready.push(reader);
-                }
-            }
-        }
-    }
-    ready.into_iter().filter_map(|at| nodes.get(at)).collect()
 }
