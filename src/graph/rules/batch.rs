@@ -187,10 +187,12 @@ fn is_named(dim: &Dim, name: &str) -> bool {
 
 /// The name that the model gives the batch size: one that says so, else that of the first named first axis.
 fn batch_name(inputs: &[Port]) -> Option<&str> {
-    let named = |dim| match dim {
-        &Dim::Named(ref name) => Some(name.as_str()),
-        Dim::Fixed(_) | Dim::Unknown => None,
-    };
+    fn named(dim: &Dim) -> Option<&str> {
+        match dim {
+            Dim::Named(name) => Some(name),
+            Dim::Fixed(_) | Dim::Unknown => None,
+        }
+    }
     let word = |name: &&str| name.to_ascii_lowercase().contains("batch");
     let letter = |name: &&str| matches!(name.to_ascii_lowercase().as_str(), "n" | "b" | "bs");
     let all = inputs.iter().flat_map(dims).filter_map(named);

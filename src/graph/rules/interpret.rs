@@ -4,7 +4,7 @@
 //! and how a doubt or a fault travels on to the outputs.
 //!
 //! # Invariants
-//! Work is bounded: [`STEPS_MAX`] nodes in all, functions no deeper than [`CALLS_MAX`]. A tensor whose reason is
+//! Work is bounded: [`STEPS_MAX`] nodes in all, functions and branches no deeper than [`DEPTH_MAX`]. A tensor whose reason is
 //! `Mixed` stays so through every operator but those that ask for its shape.
 
 use super::NodeLabel;
@@ -21,8 +21,8 @@ use std::collections::{HashMap, HashSet};
 
 /// Most nodes looked at, functions and branches counted each time they are entered.
 const STEPS_MAX: u64 = 1_000_000;
-/// Most functions inside each other; ONNX forbids recursion, a file may not.
-const CALLS_MAX: u32 = 16;
+/// Most functions and branches inside each other; ONNX forbids recursion, a file may not.
+const DEPTH_MAX: u32 = 24;
 
 /// Operators of the default domain that draw random numbers: alike for no two runs, so for no two rows.
 const RANDOM: [&str; 6] = [
@@ -37,7 +37,7 @@ const RANDOM: [&str; 6] = [
 /// The values of one graph's names; absent optional inputs of a function are `None`.
 pub(super) struct Scope<'s, 'a> {
     values: HashMap<&'a str, Option<Value<'a>>>,
-    outer: Option<&'s Scope<'s, 'a>>,
+    outer: Option<&'s Self>,
 }
 
 impl<'a> Scope<'_, 'a> {
@@ -57,7 +57,7 @@ impl<'a> Scope<'_, 'a> {
 struct Frame<'a> {
     opset: i64,
     given: Given<'a>,
-    calls: u32,
+    depth: u32,
 }
 
 /// One walk over a model.
@@ -153,7 +153,7 @@ impl<'a> Walk<'a> {
         inputs: &[Option<Value<'a>>],
         frame: &Frame<'a>,
     ) -> Vec<Value<'a>> {
-        if frame.calls >= CALLS_MAX {
+        if frame.depth >= DEPTH_MAX {
             return all(node, &Rows::Unknown("functions call each other too deep".into()));
         }
         let opset = function.opset_import.iter().find(|set| domain(set.domain()).is_empty());
@@ -170,7 +170,7 @@ impl<'a> Walk<'a> {
         let inner = Frame {
             opset: opset.map_or(frame.opset, |set| set.version()),
             given,
-            calls: frame.calls + 1,
+            depth: frame.depth + 1,
         };
         let mut scope = Scope { values: HashMap::new(), outer: None };
         for (index, name) in function.input.iter().enumerate() {
@@ -207,6 +207,10 @@ impl<'a> Walk<'a> {
         if let Some(why) = refusal {
             return all(node, &Rows::Unknown(why.into()));
         }
+        if frame.depth >= DEPTH_MAX {
+            return all(node, &Rows::Unknown(format!("{label}: it lies too deep").into()));
+        }
+        let deeper = Frame { depth: frame.depth + 1, ..frame.clone() };
         let mut made: Option<Vec<Value<'a>>> = None;
         for (name, taken) in [("then_branch", 1), ("else_branch", 0)] {
             if known.is_some_and(|known| i64::from(known != 0) != taken) {
@@ -217,7 +221,7 @@ impl<'a> Walk<'a> {
                 return all(node, &Rows::Unknown(format!("{label}: it has no {name}").into()));
             };
             let mut inner = Scope { values: HashMap::new(), outer: Some(scope) };
-            self.graph(graph, &mut inner, frame);
+            self.graph(graph, &mut inner, &deeper);
             let missing = || Value::new(Rows::Unknown("a branch does not make its output".into()));
             let outputs = graph.output.iter();
             let values: Vec<Value<'a>> = outputs

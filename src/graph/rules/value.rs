@@ -145,7 +145,10 @@ impl<'a> Value<'a> {
 
     /// A tensor of rows, or a free one, with these sizes.
     pub(super) fn placed(lay: Option<Lay>, dims: Vec<Item>) -> Result<Self, Stop> {
-        lay.map_or_else(|| Ok(Self::free(dims.clone())), |lay| Self::laid(lay, dims.clone()))
+        match lay {
+            Some(lay) => Self::laid(lay, dims),
+            None => Ok(Self::free(dims)),
+        }
     }
 
     /// A small whole-number tensor.
@@ -170,6 +173,10 @@ impl<'a> Value<'a> {
     /// A constant of the file.
     pub(super) fn constant(tensor: &'a TensorProto) -> Self {
         let items = constant::ints(tensor);
+        let own = Self { tensor: Some(tensor), ..Self::new(Rows::Free) };
+        if tensor.dims.iter().any(|&dim| dim < 0) {
+            return own;
+        }
         let dims = tensor.dims.iter().map(|&dim| Item::constant(dim)).collect();
         Self {
             items: items.map(|items| items.into_iter().map(Item::constant).collect()),

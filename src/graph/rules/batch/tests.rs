@@ -347,10 +347,15 @@ fn functions_are_followed() {
     };
     check(&build(1), "I 0");
     check(&build(0), "M Softmax 'n_b': it works along axis 0 of 'a'");
-    let mut recursive = Build::new(17).input("x", "batch 4").node("local:F", "x", "out", &[]);
-    let body = vec![node("local:F", "a", "b", &[]), node("local:F", "b", "c", &[])];
-    recursive.proto.functions.push(function("F", "a", "c", body));
-    check(&recursive.output("out"), "U functions call each other too deep");
+    let recursive = |body| {
+        let mut build = Build::new(17).input("x", "batch 4").node("local:F", "x", "out", &[]);
+        build.proto.functions.push(function("F", "a", "c", body));
+        build.output("out")
+    };
+    let once = vec![node("local:F", "a", "c", &[])];
+    check(&recursive(once), "U functions call each other too deep");
+    let twice = vec![node("local:F", "a", "b", &[]), node("local:F", "b", "c", &[])];
+    check(&recursive(twice), "U the graph is too large to follow");
 }
 
 #[test]
@@ -401,4 +406,28 @@ fn order_and_dead_nodes_do_not_matter() {
     check(&cycle, "U nothing makes output 'out'");
     let constant = Build::new(17).input("x", "batch 4").weight("out", &[2]).output("out");
     check(&constant, "U no output depends on the rows of any input");
+}
+
+#[test]
+fn absurd_sizes_are_no_matter() {
+    let check = |build: Build| drop(batch_axes(&build.output("out").model()));
+    let base = || Build::new(17).input("x", "batch 4").ints("k", &[0]).ints("big", &[i64::MAX, 4]);
+    let empty = |dims: &[i64]| int64s("e", dims, &[]);
+    let huge = i64::MAX / 2;
+    check(base().tensor(empty(&[0, huge])).node("Slice", "e k k k", "out", &[]));
+    check(base().tensor(empty(&[huge, 0])).node("Transpose", "e", "out", &[]));
+    check(base().tensor(empty(&[0, huge])).node("Gather", "e k", "out", &[int("axis", 1)]));
+    check(base().tensor(empty(&[-1, 4])).node("Slice", "e k k", "out", &[]));
+    check(base().tensor(empty(&[i64::MIN])).node("Split", "e", "out", &[]));
+    check(base().tensor(int64s("e", &[1], &[7])).node("Reshape", "e big", "out", &[]));
+    check(base().node("Slice", "w k k k m", "out", &[]).weight("w", &[0]).ints("m", &[i64::MIN]));
+    let kernel = [ints("kernel_shape", &[i64::MAX]), ints("dilations", &[i64::MAX])];
+    check(Build::new(17).input("x", "batch 4 9").node("MaxPool", "x", "out", &kernel));
+    let many = vec![1; 100_000];
+    check(base().tensor(int64s("e", &many, &[1])).node(
+        "ReduceSum",
+        "e",
+        "out",
+        &[ints("axes", &many)],
+    ));
 }

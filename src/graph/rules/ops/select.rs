@@ -130,14 +130,17 @@ pub(super) fn slice<'a>(call: &Call<'_, 'a>) -> Made<'a> {
 /// How many elements a slice takes, where all is constant.
 fn cut(dim: &Item, start: &Item, end: &Item, step: i64) -> Option<i64> {
     let (dim, start, end) = (dim.value()?, start.value()?, end.value()?);
+    if dim < 0 {
+        return None;
+    }
     let wrap = |at: i64| if at < 0 { at.saturating_add(dim) } else { at };
     let count = if step > 0 {
         let (start, end) = (wrap(start).clamp(0, dim), wrap(end).clamp(0, dim));
-        end.checked_sub(start)?.checked_add(step - 1)?.checked_div(step)?
+        end.checked_sub(start)?.checked_add(step.checked_sub(1)?)?.checked_div(step)?
     } else {
-        let (start, end) = (wrap(start).clamp(0, dim - 1), wrap(end).clamp(-1, dim - 1));
+        let (start, end) = (wrap(start).clamp(-1, dim - 1), wrap(end).clamp(-1, dim - 1));
         let back = step.checked_neg()?;
-        start.checked_sub(end)?.checked_add(back - 1)?.checked_div(back)?
+        start.checked_sub(end)?.checked_add(back.checked_sub(1)?)?.checked_div(back)?
     };
     Some(count.max(0))
 }
