@@ -16,6 +16,8 @@ mod survey;
 mod wire;
 
 #[cfg(test)]
+mod real_models;
+#[cfg(test)]
 mod testing;
 
 pub use error::GraphError;

@@ -148,7 +148,51 @@ fn weights_stay_slices_of_the_file() {
     assert!(file.contains(&raw.as_ptr()));
 }
 
+/// Any node: every operator that has a rule, with inputs and settings that need not fit.
+fn any_node() -> impl Strategy<Value = NodeProto> {
+    let ops: Vec<&str> = OPERATORS.split_whitespace().collect();
+    let inputs = proptest::collection::vec(0..9_usize, 0..5);
+    let settings = proptest::collection::vec((0..8_usize, -3..9_i64), 0..4);
+    (proptest::sample::select(ops), inputs, settings, 0..4_usize).prop_map(
+        |(op, inputs, settings, output)| {
+            let names = ["x", "y", "w", "k", "a", "b", "c", "d", "_"];
+            let inputs: Vec<&str> =
+                inputs.iter().filter_map(|&at| names.get(at).copied()).collect();
+            let settings = settings.into_iter().flat_map(|(at, value)| {
+                let names = ["axis", "axes", "perm", "pads", "keepdims", "split", "starts", "ends"];
+                let name = names.get(at).copied().unwrap_or("axis");
+                let both = crate::graph::testing::ints(name, &[value, value + 1]);
+                [AttributeProto { i: Some(value), ..both }]
+            });
+            let outputs = ["a", "b", "c", "d"].get(output).copied().unwrap_or("a");
+            let settings: Vec<AttributeProto> = settings.collect();
+            node(op, &inputs.join(" "), outputs, &settings)
+        },
+    )
+}
+
+const OPERATORS: &str = "Abs Cast Clip DequantizeLinear Add Mod Div Where Equal Reshape Flatten \
+    Squeeze Unsqueeze Transpose Expand ConstantOfShape Tile DepthToSpace Concat Split Slice Gather \
+    GatherElements ScatterElements GatherND Pad OneHot Trilu Range ReduceSum ReduceProd ArgMax \
+    Softmax LayerNormalization CumSum TopK BatchNormalization InstanceNormalization LRN \
+    MeanVarianceNormalization DynamicQuantizeLinear MatMul Gemm Einsum Conv ConvTranspose MaxPool \
+    GlobalAveragePool Resize GridSample LSTM GRU Shape Size Constant Identity Neg Not Max If Loop \
+    Dropout com.microsoft:Attention com.microsoft:MatMulNBits com.microsoft:SkipLayerNormalization \
+    ai.onnx.ml:LinearClassifier ai.onnx.ml:ArrayFeatureExtractor com.microsoft:FusedMatMul";
+
 proptest! {
+    #[test]
+    fn senseless_graphs_never_panic(nodes in proptest::collection::vec(any_node(), 1..12), opset in 6..22_i64) {
+        let mut build = Build::new(opset)
+            .input("x", "batch 4 6")
+            .input_of("y", elem::INT64, "batch length")
+            .weight("w", &[4, 6])
+            .ints("k", &[-1, 0, i64::MIN, i64::MAX]);
+        build.graph().node = nodes;
+        let model = build.output("a").output("b").output("c").output("d").model();
+        crate::graph::rules::judge_all(&model);
+    }
+
     #[test]
     fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
         let _ = read(bytes.into());

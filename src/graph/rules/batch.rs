@@ -9,13 +9,14 @@
 
 use super::interpret::{Scope, follow};
 use super::shapes::Item;
-use super::value::{Lay, Rows, Value};
+use super::value::{Lay, Place, Rows, Value};
 use crate::graph::read::{Dim, Model, Port};
 
 /// What the graph says of running several rows at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BatchVerdict {
-    /// Rows stay apart: a row's outputs depend on that row alone.
+    /// Rows stay apart: a row's outputs depend on that row alone, where all inputs with a batch axis bring the same
+    /// number of rows.
     Independent {
         /// The batch axis of each input; none where all rows of a run must have it equal.
         inputs: Vec<Option<usize>>,
@@ -104,6 +105,10 @@ fn judge(model: &Model, axes: &[Option<usize>]) -> BatchVerdict {
                 };
             }
             Some(Rows::Free) => outputs.push(None),
+            Some(Rows::Batch(_)) if found.is_some_and(|value| value.place != Place::Untold) => {
+                let why = format!("output '{}' may tell a row's place in the batch", port.name);
+                doubt = doubt.or(Some(why));
+            }
             Some(Rows::Batch(lay)) if lay.is_plain() => outputs.push(Some(lay.axis)),
             Some(rows) => doubt = doubt.or_else(|| Some(doubted(&port.name, rows))),
             None => doubt = doubt.or_else(|| Some(format!("nothing makes output '{}'", port.name))),
@@ -182,15 +187,19 @@ fn is_named(dim: &Dim, name: &str) -> bool {
 
 /// The name that the model gives the batch size: one that says so, else that of the first named first axis.
 fn batch_name(inputs: &[Port]) -> Option<&str> {
-    let named = |dim| match dim {
-        &Dim::Named(ref name) => Some(name.as_str()),
-        Dim::Fixed(_) | Dim::Unknown => None,
-    };
-    let says_so = |name: &&str| {
-        let lower = name.to_ascii_lowercase();
-        lower.contains("batch") || matches!(lower.as_str(), "n" | "b" | "bs")
-    };
+    fn named(dim: &Dim) -> Option<&str> {
+        match dim {
+            Dim::Named(name) => Some(name),
+            Dim::Fixed(_) | Dim::Unknown => None,
+        }
+    }
+    let word = |name: &&str| name.to_ascii_lowercase().contains("batch");
+    let letter = |name: &&str| matches!(name.to_ascii_lowercase().as_str(), "n" | "b" | "bs");
     let all = inputs.iter().flat_map(dims).filter_map(named);
     let firsts = inputs.iter().filter_map(|port| dims(port).first()).filter_map(named);
-    all.clone().find(says_so).or_else(|| firsts.clone().next())
+    let said = all.clone().find(word).or_else(|| firsts.clone().find(letter));
+    said.or_else(|| firsts.clone().next())
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,8 +40,13 @@ fn known<'c>(call: &'c Call<'_, '_>, index: usize) -> Option<(&'c [Item], Vec<us
     let value = call.inputs.get(index)?.as_ref()?;
     let items = value.items.as_deref()?;
     let dims = sizes(value.dims.as_deref()?)?;
-    (dims.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim))? == items.len())
-        .then_some((items, dims))
+    // An axis of none beside one of many would pass by the count alone.
+    let small = dims.iter().all(|&dim| dim <= ELEMENTS_MAX);
+    (small && count(&dims)? == items.len()).then_some((items, dims))
+}
+
+fn count(dims: &[usize]) -> Option<usize> {
+    dims.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim))
 }
 
 fn sizes(dims: &[Item]) -> Option<Vec<usize>> {
@@ -162,7 +167,7 @@ fn choose<'a>(call: &Call<'_, 'a>) -> Option<Value<'a>> {
     let dims = [&c_dims, &y_dims, &n_dims].into_iter().max_by_key(|dims| dims.len())?.clone();
     let count = condition.len().max(yes.len()).max(no.len());
     let fits = |items: &[Item], own: &[usize]| one(items) || own == dims;
-    if dims.iter().product::<usize>() != count
+    if self::count(&dims) != Some(count)
         || !(fits(condition, &c_dims) && fits(yes, &y_dims) && fits(no, &n_dims))
     {
         return None;
@@ -288,10 +293,14 @@ fn concat<'a>(call: &Call<'_, 'a>) -> Option<Value<'a>> {
 /// The same elements under another shape; the shape itself must be constant.
 fn relabel<'a>(call: &Call<'_, 'a>) -> Option<Value<'a>> {
     let (items, dims) = known(call, 0)?;
-    let value = super::ops::layout::relabelled(call).ok()?;
+    // Only where the elements go is asked here, not on what they depend.
+    let mut inputs = call.inputs.clone();
+    *inputs.first_mut()? = Some(Value::free(call.dims(0).ok()?.to_vec()));
+    let Call { node, given, opset, symbols, .. } = *call;
+    let value = super::ops::layout::relabelled(&Call { node, given, inputs, opset, symbols });
+    let value = value.ok()?;
     let out = sizes(value.dims.as_deref()?)?;
-    (out.iter().product::<usize>() == dims.iter().product::<usize>())
-        .then(|| made(&out, items.to_vec()))?
+    (count(&out)? == count(&dims)?).then(|| made(&out, items.to_vec()))?
 }
 
 fn transpose<'a>(call: &Call<'_, 'a>) -> Option<Value<'a>> {
@@ -326,7 +335,7 @@ fn filled<'a>(call: &Call<'_, 'a>) -> Option<Value<'a>> {
 }
 
 fn repeated<'a>(dims: &[usize], item: &Item) -> Option<Value<'a>> {
-    let count = dims.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim))?;
+    let count = count(dims)?;
     (count <= ELEMENTS_MAX).then(|| made(dims, vec![item.clone(); count]))?
 }
 

@@ -4,24 +4,25 @@
 //! and how a doubt or a fault travels on to the outputs.
 //!
 //! # Invariants
-//! Work is bounded: [`STEPS_MAX`] nodes in all, functions no deeper than [`CALLS_MAX`]. A tensor whose reason is
+//! Work is bounded: [`STEPS_MAX`] nodes in all, functions and branches no deeper than [`DEPTH_MAX`]. A tensor whose reason is
 //! `Mixed` stays so through every operator but those that ask for its shape.
 
 use super::NodeLabel;
 use super::call::{Call, Given};
 use super::fold::fold;
 use super::ops;
+use super::order::{captured, order};
 use super::shapes::{Item, Symbol};
-use super::value::{Rows, Stop, Value};
+use super::value::{Place, Rows, Stop, Value};
 use crate::graph::proto::{FunctionProto, GraphProto, NodeProto};
-use crate::graph::read::{Model, domain, initialiser_names};
+use crate::graph::read::{Model, domain};
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
 /// Most nodes looked at, functions and branches counted each time they are entered.
-const STEPS_MAX: u64 = 4_000_000;
-/// Most functions inside each other; ONNX forbids recursion, a file may not.
-const CALLS_MAX: u32 = 16;
+const STEPS_MAX: u64 = 1_000_000;
+/// Most functions and branches inside each other; ONNX forbids recursion, a file may not.
+const DEPTH_MAX: u32 = 24;
 
 /// Operators of the default domain that draw random numbers: alike for no two runs, so for no two rows.
 const RANDOM: [&str; 6] = [
@@ -36,7 +37,7 @@ const RANDOM: [&str; 6] = [
 /// The values of one graph's names; absent optional inputs of a function are `None`.
 pub(super) struct Scope<'s, 'a> {
     values: HashMap<&'a str, Option<Value<'a>>>,
-    outer: Option<&'s Scope<'s, 'a>>,
+    outer: Option<&'s Self>,
 }
 
 impl<'a> Scope<'_, 'a> {
@@ -56,7 +57,7 @@ impl<'a> Scope<'_, 'a> {
 struct Frame<'a> {
     opset: i64,
     given: Given<'a>,
-    calls: u32,
+    depth: u32,
 }
 
 /// One walk over a model.
@@ -152,7 +153,7 @@ impl<'a> Walk<'a> {
         inputs: &[Option<Value<'a>>],
         frame: &Frame<'a>,
     ) -> Vec<Value<'a>> {
-        if frame.calls >= CALLS_MAX {
+        if frame.depth >= DEPTH_MAX {
             return all(node, &Rows::Unknown("functions call each other too deep".into()));
         }
         let opset = function.opset_import.iter().find(|set| domain(set.domain()).is_empty());
@@ -169,7 +170,7 @@ impl<'a> Walk<'a> {
         let inner = Frame {
             opset: opset.map_or(frame.opset, |set| set.version()),
             given,
-            calls: frame.calls + 1,
+            depth: frame.depth + 1,
         };
         let mut scope = Scope { values: HashMap::new(), outer: None };
         for (index, name) in function.input.iter().enumerate() {
@@ -206,6 +207,10 @@ impl<'a> Walk<'a> {
         if let Some(why) = refusal {
             return all(node, &Rows::Unknown(why.into()));
         }
+        if frame.depth >= DEPTH_MAX {
+            return all(node, &Rows::Unknown(format!("{label}: it lies too deep").into()));
+        }
+        let deeper = Frame { depth: frame.depth + 1, ..frame.clone() };
         let mut made: Option<Vec<Value<'a>>> = None;
         for (name, taken) in [("then_branch", 1), ("else_branch", 0)] {
             if known.is_some_and(|known| i64::from(known != 0) != taken) {
@@ -216,7 +221,7 @@ impl<'a> Walk<'a> {
                 return all(node, &Rows::Unknown(format!("{label}: it has no {name}").into()));
             };
             let mut inner = Scope { values: HashMap::new(), outer: Some(scope) };
-            self.graph(graph, &mut inner, frame);
+            self.graph(graph, &mut inner, &deeper);
             let missing = || Value::new(Rows::Unknown("a branch does not make its output".into()));
             let outputs = graph.output.iter();
             let values: Vec<Value<'a>> = outputs
@@ -224,14 +229,16 @@ impl<'a> Walk<'a> {
                 .collect();
             made = Some(match made {
                 None => values,
-                Some(before) => before.iter().zip(&values).map(|(a, b)| self.join(a, b)).collect(),
+                Some(before) => {
+                    before.iter().zip(&values).map(|(a, b)| self.join(a, b, &label)).collect()
+                }
             });
         }
         made.unwrap_or_default()
     }
 
     /// What holds of a tensor that is one of two.
-    fn join(&self, a: &Value<'a>, b: &Value<'a>) -> Value<'a> {
+    fn join(&self, a: &Value<'a>, b: &Value<'a>, label: &NodeLabel<'_>) -> Value<'a> {
         for value in [a, b] {
             if matches!(value.rows, Rows::Mixed(_)) {
                 return Value::new(value.rows.clone());
@@ -242,7 +249,9 @@ impl<'a> Walk<'a> {
                 return Value::new(value.rows.clone());
             }
         }
-        let unlike = || Value::new(Rows::Unknown("two branches carry rows differently".into()));
+        let why = || format!("{label}: its branches carry rows differently, or differ in axes");
+        let unlike = || Value::new(Rows::Unknown(why().into()));
+        let place = if a.place == b.place { a.place } else { Place::Told };
         let dims = match (&a.dims, &b.dims) {
             (Some(a), Some(b)) if a.len() == b.len() => {
                 let size = |a: &Item, b: &Item| match a == b {
@@ -259,7 +268,8 @@ impl<'a> Walk<'a> {
             (Rows::Free, Rows::Free, None) => Value::new(Rows::Free),
             (Rows::Free | Rows::Count, Rows::Free | Rows::Count, _) => Value::new(Rows::Count),
             (Rows::Batch(one), Rows::Batch(other), Some(dims)) if one == other => {
-                Value::laid(one.clone(), dims).unwrap_or_else(|_| unlike())
+                Value::laid(one.clone(), dims)
+                    .map_or_else(|_| unlike(), |value| Value { place, ..value })
             }
             _ => unlike(),
         }
@@ -318,6 +328,11 @@ fn operator<'a>(call: &Call<'_, 'a>, domain: &str) -> Vec<Value<'a>> {
         Ok(mut values) => {
             let fill = || Value::new(Rows::Unknown(format!("{label}: an extra output").into()));
             values.resize_with(node.output.len(), fill);
+            // A rule that makes numbers of rows says so itself.
+            let place = ops::place(call);
+            for value in values.iter_mut().filter(|value| value.lay().is_some()) {
+                value.place = if op == "Range" { value.place } else { place };
+            }
             values
         }
         Err(Stop::Mixes(why)) => all(node, &Rows::Mixed(format!("{label}: {why}").into())),
@@ -370,64 +385,4 @@ fn opaque<'a>(call: &Call<'_, 'a>, scope: &Scope<'_, 'a>) -> Vec<Value<'a>> {
     }
     let why = format!("{}: its body is not followed", NodeLabel(call.node));
     all(call.node, &Rows::Unknown(why.into()))
-}
-
-/// The names that a graph's nodes read, its own among them.
-fn captured<'a>(graph: &'a GraphProto, names: &mut HashSet<&'a str>) {
-    names.extend(graph.output.iter().map(|info| info.name()));
-    for node in &graph.node {
-        names.extend(node.input.iter().map(String::as_str));
-        node.subgraphs().for_each(|graph| captured(graph, names));
-    }
-    // Its own names hide outer ones.
-    for name in graph.input.iter().map(|info| info.name()).chain(initialiser_names(graph)) {
-        names.remove(name);
-    }
-    for name in graph.node.iter().flat_map(|node| &node.output) {
-        names.remove(name.as_str());
-    }
-}
-
-/// The nodes, each after those whose outputs it reads; nodes of a cycle are left out.
-fn order(nodes: &[NodeProto]) -> Vec<&NodeProto> {
-    let mut makers: HashMap<&str, usize> = HashMap::new();
-    for (index, node) in nodes.iter().enumerate() {
-        let named = node.output.iter().filter(|name| !name.is_empty());
-        makers.extend(named.map(|name| (name.as_str(), index)));
-    }
-    let needs = |node| -> Vec<usize> {
-        let mut names = HashSet::new();
-        let node: &NodeProto = node;
-        names.extend(node.input.iter().map(String::as_str));
-        node.subgraphs().for_each(|graph| captured(graph, &mut names));
-        names.iter().filter_map(|name| makers.get(name).copied()).collect()
-    };
-    let needs: Vec<Vec<usize>> = nodes.iter().map(needs).collect();
-    if needs.iter().enumerate().all(|(index, needs)| needs.iter().all(|&need| need < index)) {
-        return nodes.iter().collect();
-    }
-    let mut waiting: Vec<usize> = needs.iter().map(Vec::len).collect();
-    let mut readers: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
-    for (index, needs) in needs.iter().enumerate() {
-        for &need in needs {
-            if let Some(readers) = readers.get_mut(need) {
-                readers.push(index);
-            }
-        }
-    }
-    let mut ready: Vec<usize> =
-        (0..nodes.len()).filter(|&at| waiting.get(at) == Some(&0)).collect();
-    let mut next = 0;
-    while let Some(&at) = ready.get(next) {
-        next += 1;
-        for &reader in readers.get(at).map_or(&[][..], Vec::as_slice) {
-            if let Some(count) = waiting.get_mut(reader) {
-                *count -= 1;
-                if *count == 0 {
-                    ready.push(reader);
-                }
-            }
-        }
-    }
-    ready.into_iter().filter_map(|at| nodes.get(at)).collect()
 }

@@ -9,6 +9,7 @@ pub mod determinism;
 mod fold;
 mod interpret;
 mod ops;
+mod order;
 pub mod safe;
 mod shapes;
 mod value;

@@ -166,6 +166,9 @@ impl<'a> Check<'a> {
         let op = node.op_type();
         let listed = SAFE.iter().find(|(name, _)| *name == op && domain(node.domain()).is_empty());
         let Some(&(_, ask)) = listed else { return Err("it is not on the safe list".into()) };
+        // Weights count too: a kernel of no elements hangs or kills.
+        let named = node.input.iter().filter(|name| !name.is_empty());
+        named.into_iter().try_for_each(|name| self.shape(name))?;
         let weights = matches!(ask, Ask::FloatsAndWeights | Ask::Layout | Ask::Indices);
         if matches!(ask, Ask::Floats | Ask::FloatsAndWeights) {
             self.floats(node)?;
@@ -300,3 +303,6 @@ fn windows(node: &NodeProto) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

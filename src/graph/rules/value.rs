@@ -12,6 +12,9 @@ use crate::graph::constant;
 use crate::graph::proto::{NodeProto, TensorProto};
 use std::rc::Rc;
 
+/// Most axes of a tensor that is followed; ONNX Runtime's own limits are lower, a file's are not.
+const RANK_MAX: usize = 64;
+
 /// Where rows lie along an axis of size `outer x batch x inner`; a plain batch axis has ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Lay {
@@ -54,10 +57,28 @@ pub(super) enum Rows {
     Mixed(Rc<str>),
 }
 
+/// What a row's elements say of its place in the batch.
+///
+/// Exporters index a batch by a range over its rows; that is harmless where each row picks itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Nothing.
+    #[default]
+    Untold,
+    /// Every element is the number of its row.
+    Number,
+    /// Along the last axis, the first element is the number of its row.
+    FirstColumn,
+    /// Something: the same row elsewhere in a batch would differ.
+    Told,
+}
+
 /// What is known of one tensor.
 #[derive(Clone, Debug)]
 pub(super) struct Value<'a> {
     pub(super) rows: Rows,
+    /// For a tensor of rows, what they say of their place.
+    pub(super) place: Place,
     /// The size along each axis; none where not even their number is known.
     pub(super) dims: Option<Rc<[Item]>>,
     /// The elements of a small whole-number tensor.
@@ -88,12 +109,14 @@ pub(super) type Made<'a> = Result<Vec<Value<'a>>, Stop>;
 
 impl<'a> Value<'a> {
     pub(super) const fn new(rows: Rows) -> Self {
-        Self { rows, dims: None, items: None, tensor: None }
+        Self { rows, place: Place::Untold, dims: None, items: None, tensor: None }
     }
 
     /// A tensor that is the same whatever the rows.
     pub(super) fn free(dims: Vec<Item>) -> Self {
-        if dims.iter().all(Item::is_free) {
+        if dims.len() > RANK_MAX {
+            Self::new(Rows::Free)
+        } else if dims.iter().all(Item::is_free) {
             Self { dims: Some(dims.into()), ..Self::new(Rows::Free) }
         } else {
             Self::new(Rows::Unknown("a shape depends on the number of rows".into()))
@@ -102,6 +125,9 @@ impl<'a> Value<'a> {
 
     /// A tensor of rows.
     pub(super) fn laid(lay: Lay, mut dims: Vec<Item>) -> Result<Self, Stop> {
+        if dims.len() > RANK_MAX {
+            return unknown("it has too many axes");
+        }
         let size = lay.size().map_or(Item::Any, Item::Term);
         let Some(own) = dims.get_mut(lay.axis) else {
             return unknown("the batch axis is lost");
@@ -119,7 +145,10 @@ impl<'a> Value<'a> {
 
     /// A tensor of rows, or a free one, with these sizes.
     pub(super) fn placed(lay: Option<Lay>, dims: Vec<Item>) -> Result<Self, Stop> {
-        lay.map_or_else(|| Ok(Self::free(dims.clone())), |lay| Self::laid(lay, dims.clone()))
+        match lay {
+            Some(lay) => Self::laid(lay, dims),
+            None => Ok(Self::free(dims)),
+        }
     }
 
     /// A small whole-number tensor.
@@ -131,12 +160,23 @@ impl<'a> Value<'a> {
     /// A list of whole numbers.
     pub(super) fn list(items: Vec<Item>) -> Self {
         let count = i64::try_from(items.len()).unwrap_or(i64::MAX);
+        if items.len() > constant::ELEMENTS_MAX {
+            return Self::new(if items.iter().all(Item::is_free) {
+                Rows::Free
+            } else {
+                Rows::Count
+            });
+        }
         Self::numbers(vec![Item::constant(count)], items)
     }
 
     /// A constant of the file.
     pub(super) fn constant(tensor: &'a TensorProto) -> Self {
         let items = constant::ints(tensor);
+        let own = Self { tensor: Some(tensor), ..Self::new(Rows::Free) };
+        if tensor.dims.iter().any(|&dim| dim < 0) {
+            return own;
+        }
         let dims = tensor.dims.iter().map(|&dim| Item::constant(dim)).collect();
         Self {
             items: items.map(|items| items.into_iter().map(Item::constant).collect()),

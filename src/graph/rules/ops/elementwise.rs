@@ -8,7 +8,7 @@ use super::super::shapes::Item;
 use super::super::value::{Lay, Made, Stop, Value, mixes, unknown};
 
 /// Operators of the default domain with one data input, the rest being settings that must not vary by row.
-pub(super) const UNARY: [&str; 54] = [
+pub(super) const UNARY: [&str; 53] = [
     "Abs",
     "Acos",
     "Acosh",
@@ -59,14 +59,13 @@ pub(super) const UNARY: [&str; 54] = [
     "QuantizeLinear",
     "DequantizeLinear",
     "RegexFullMatch",
-    "BitCast",
     "Affine",
     "ParametricSoftplus",
     "ScaledTanh",
 ];
 
 /// Operators of the default domain whose operands are broadcast to one shape.
-pub(super) const BROADCAST: [&str; 26] = [
+pub(super) const BROADCAST: [&str; 25] = [
     "Add",
     "Sub",
     "Mul",
@@ -92,7 +91,6 @@ pub(super) const BROADCAST: [&str; 26] = [
     "PRelu",
     "Where",
     "StringConcat",
-    "Atan2",
 ];
 
 /// One tensor, element by element; every output has its shape.

@@ -39,7 +39,7 @@ impl<'m> Matrix<'m> {
     }
 
     /// The axis of the rows counted from the end.
-    fn from_end(&self) -> Option<usize> {
+    fn rows_from_end(&self) -> Option<usize> {
         self.lay.as_ref().map(|lay| self.dims.len() - 1 - lay.axis)
     }
 }
@@ -72,10 +72,10 @@ fn dims_of<'v>(value: &'v Value<'_>) -> Result<&'v [Item], Stop> {
 
 fn multiplied<'a>(call: &Call<'_, 'a>, a: &Matrix<'_>, b: &Matrix<'_>) -> Result<Value<'a>, Stop> {
     let (vector_a, vector_b) = (a.dims.len() == 1, b.dims.len() == 1);
-    if a.from_end() == Some(0) {
+    if a.rows_from_end() == Some(0) {
         return summed(a.name);
     }
-    if b.from_end() == Some(if vector_b { 0 } else { 1 }) {
+    if b.rows_from_end() == Some(if vector_b { 0 } else { 1 }) {
         return summed(b.name);
     }
     // Vectors become matrices of one row or one column, and lose that axis again at the end.
@@ -113,7 +113,7 @@ fn multiplied<'a>(call: &Call<'_, 'a>, a: &Matrix<'_>, b: &Matrix<'_>) -> Result
 pub(super) fn einsum<'a>(call: &Call<'_, 'a>) -> Made<'a> {
     let equation: Vec<u8> =
         call.text("equation").unwrap_or_default().iter().copied().filter(|&b| b != b' ').collect();
-    if equation.iter().any(|&letter| letter == b'.') {
+    if equation.contains(&b'.') {
         return unknown("its equation has an ellipsis");
     }
     let text = String::from_utf8_lossy(&equation).into_owned();

@@ -18,7 +18,8 @@ mod recurrent;
 mod select;
 
 use super::call::Call;
-use super::value::{Made, Value, unknown};
+use super::shapes::{BATCH, Term};
+use super::value::{Lay, Made, Place, Value, unknown};
 
 /// Oldest default operator set whose rules are followed: before it, broadcasting was a setting.
 pub(super) const OPSET_MIN: i64 = 7;
@@ -91,7 +92,6 @@ fn looking<'a>(call: &Call<'_, 'a>, op: &str) -> Option<Made<'a>> {
         "MeanVarianceNormalization" => axes::mean_variance(call),
         "DynamicQuantizeLinear" => axes::whole(call, "it takes one scale"),
         "NonMaxSuppression" => axes::whole(call, "it makes one list"),
-        "StringSplit" => axes::whole(call, "it pads to the longest"),
         _ => return None,
     })
 }
@@ -116,10 +116,49 @@ fn product<'a>(call: &Call<'_, 'a>, op: &str) -> Option<Made<'a>> {
     })
 }
 
-/// A row of numbers; where its length is the number of rows, a row's value is its place.
+/// A range of numbers; one over the rows gives each its own number.
 fn range<'a>(call: &Call<'_, 'a>) -> Made<'a> {
+    let numbers = [0, 1, 2].map(|index| call.value(index).ok().and_then(Value::item));
+    if let [Some(start), Some(limit), Some(step)] = numbers
+        && start.value() == Some(0)
+        && limit.term() == Some(&Term::symbol(BATCH))
+        && step.value() == Some(1)
+    {
+        let value = Value::laid(Lay::plain(0), vec![limit.clone()])?;
+        return Ok(vec![Value { place: Place::Number, ..value }]);
+    }
     call.only(&[])?;
     Ok(vec![Value::free(vec![call.fresh()])])
+}
+
+/// What the outputs say of their rows' places, the inputs being what they are.
+pub(super) fn place(call: &Call<'_, '_>) -> Place {
+    let places = |from: usize| call.inputs.iter().skip(from).flatten().map(|value| value.place);
+    if places(0).all(|place| place == Place::Untold) {
+        return Place::Untold;
+    }
+    let first = call.inputs.first().and_then(Option::as_ref);
+    let rest_untold = places(1).all(|place| place == Place::Untold);
+    let second = call.inputs.get(1).and_then(Option::as_ref).map(|value| value.place);
+    let picks_itself = first.is_some_and(|value| value.place == Place::Untold && !value.is_free());
+    match (call.node.op_type(), first.map_or(Place::Told, |value| value.place)) {
+        (
+            "Identity" | "Cast" | "Reshape" | "Squeeze" | "Unsqueeze" | "Transpose" | "Expand",
+            own,
+        ) if own == Place::Number && rest_untold => own,
+        ("Concat", Place::Number) if rest_untold && joins_last(call) => Place::FirstColumn,
+        ("Gather", _) if picks_itself && second == Some(Place::Number) => Place::Untold,
+        ("GatherND", _) if picks_itself && second == Some(Place::FirstColumn) => Place::Untold,
+        _ => Place::Told,
+    }
+}
+
+/// Whether a Concat joins a first single column with others.
+fn joins_last(call: &Call<'_, '_>) -> bool {
+    let Ok(dims) = call.dims(0) else { return false };
+    let axis = super::call::at(call.int("axis", 1), dims.len());
+    axis.is_ok_and(|axis| axis + 1 == dims.len())
+        && dims.last().and_then(super::shapes::Item::value) == Some(1)
 }
 
 fn refused<'a>(op: &str) -> Made<'a> {
@@ -127,6 +166,8 @@ fn refused<'a>(op: &str) -> Made<'a> {
         "NonZero" | "Compress" | "Unique" => {
             unknown("how many elements it makes depends on all rows")
         }
+        // What it feeds may pass over the padding.
+        "StringSplit" => unknown("it pads every row to the longest of all"),
         _ => unknown("what it does to rows is not known"),
     }
 }

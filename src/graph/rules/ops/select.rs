@@ -4,7 +4,7 @@
 
 use super::super::call::{Call, at};
 use super::super::shapes::Item;
-use super::super::value::{Lay, Made, Value, mixes, unknown};
+use super::super::value::{Lay, Made, Place, Value, mixes, unknown};
 
 /// Concat.
 pub(super) fn concat<'a>(call: &Call<'_, 'a>) -> Made<'a> {
@@ -91,6 +91,9 @@ pub(super) fn split<'a>(call: &Call<'_, 'a>) -> Made<'a> {
     Ok(values)
 }
 
+/// Exporters write "to the end" as some number past any axis: the largest of either width, or this.
+const END: i64 = 1_000_000_000;
+
 /// Slice.
 pub(super) fn slice<'a>(call: &Call<'_, 'a>) -> Made<'a> {
     let bounds = if call.opset < 10 { Bounds::of_settings(call) } else { Bounds::of_inputs(call) };
@@ -107,8 +110,7 @@ pub(super) fn slice<'a>(call: &Call<'_, 'a>) -> Made<'a> {
         if !start.is_free() || (!end.is_free() && *dim != end) {
             return unknown("its bounds depend on the number of rows");
         }
-        // Exporters write "to the end" as the largest number of either width.
-        let to_end = end == *dim || end.value().is_some_and(|end| end >= i64::from(i32::MAX) - 1);
+        let to_end = end == *dim || end.value().is_some_and(|end| end >= END);
         let all = start.value() == Some(0) && to_end && step == 1;
         if lay.is_some_and(|lay| lay.axis == axis) && !all {
             let why = format!(
@@ -128,14 +130,17 @@ pub(super) fn slice<'a>(call: &Call<'_, 'a>) -> Made<'a> {
 /// How many elements a slice takes, where all is constant.
 fn cut(dim: &Item, start: &Item, end: &Item, step: i64) -> Option<i64> {
     let (dim, start, end) = (dim.value()?, start.value()?, end.value()?);
+    if dim < 0 {
+        return None;
+    }
     let wrap = |at: i64| if at < 0 { at.saturating_add(dim) } else { at };
     let count = if step > 0 {
         let (start, end) = (wrap(start).clamp(0, dim), wrap(end).clamp(0, dim));
-        end.checked_sub(start)?.checked_add(step - 1)?.checked_div(step)?
+        end.checked_sub(start)?.checked_add(step.checked_sub(1)?)?.checked_div(step)?
     } else {
-        let (start, end) = (wrap(start).clamp(0, dim - 1), wrap(end).clamp(-1, dim - 1));
+        let (start, end) = (wrap(start).clamp(-1, dim - 1), wrap(end).clamp(-1, dim - 1));
         let back = step.checked_neg()?;
-        start.checked_sub(end)?.checked_add(back - 1)?.checked_div(back)?
+        start.checked_sub(end)?.checked_add(back.checked_sub(1)?)?.checked_div(back)?
     };
     Some(count.max(0))
 }
@@ -201,6 +206,10 @@ pub(super) fn gather<'a>(call: &Call<'_, 'a>) -> Made<'a> {
         }
         (Some(lay), None) if lay.axis < axis => Some(lay.clone()),
         (Some(lay), None) => Some(lay.on(lay.axis + index_dims.len() - 1)),
+        // Every row picks itself.
+        (Some(data), Some(lay)) if data.axis == axis && data.is_plain() && numbered(call) => {
+            Some(lay.on(axis + lay.axis))
+        }
         (Some(lay), Some(_)) if lay.axis == axis => {
             return unknown(format!("it picks rows of '{}' by data", call.name(0)));
         }
@@ -215,6 +224,10 @@ pub(super) fn gather<'a>(call: &Call<'_, 'a>) -> Made<'a> {
     let (before, after) = dims.split_at(axis);
     let after = after.get(1..).unwrap_or_default();
     Ok(vec![Value::placed(lay, [before, index_dims, after].concat())?])
+}
+
+fn numbered(call: &Call<'_, '_>) -> bool {
+    call.value(1).is_ok_and(|value| value.place == Place::Number)
 }
 
 /// GatherElements and ScatterElements: all tensors address their own row.
@@ -247,6 +260,15 @@ pub(super) fn gather_nd<'a>(call: &Call<'_, 'a>) -> Made<'a> {
         (None, None) => None,
         (None, Some(lay)) if shared == 0 && lay.axis < places.len() => Some(lay.clone()),
         (Some(data), Some(index)) if data == index && data.axis < shared => Some(data.clone()),
+        // The first of the axes that it addresses is the batch axis, and every row addresses itself.
+        (Some(data), Some(index))
+            if shared == 0
+                && *data == Lay::plain(0)
+                && index.axis < places.len()
+                && call.value(1)?.place == Place::FirstColumn =>
+        {
+            Some(index.clone())
+        }
         _ => return unknown("its index and its data do not carry rows alike"),
     };
     Ok(vec![Value::placed(lay, [places, rest].concat())?])
