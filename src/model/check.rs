@@ -59,7 +59,7 @@ pub fn check(
     for (tensor, spec) in tensors.iter().zip(&spec.inputs) {
         check_tensor(tensor, spec)?;
     }
-    let rows = if spec.cuts_rows() { rows(&tensors, &spec.inputs)? } else { None };
+    let rows = if spec.cuts_rows() { rows(&tensors, &spec.inputs) } else { None };
     let whole = rows.is_none();
     let tensors = tensors
         .into_iter()
@@ -166,25 +166,14 @@ fn check_tensor(tensor: &Tensor, spec: &TensorSpec) -> Result<(), InferError> {
     Ok(())
 }
 
-/// The number of rows, the same for every input with a batch axis; none for a request without rows.
-fn rows(tensors: &[&Tensor], specs: &[TensorSpec]) -> Result<Option<usize>, InferError> {
-    let mut found: Option<(&str, usize)> = None;
-    for (tensor, spec) in tensors.iter().zip(specs) {
-        let Some(rows) = spec.axis.and_then(|axis| tensor.shape.0.get(axis)).copied() else {
-            continue;
-        };
-        match found {
-            Some((other, count)) if count != rows => {
-                return Err(InferError::bad_request(format!(
-                    "input '{}' has {rows} rows and input '{other}' has {count}; expected as many",
-                    tensor.name
-                )));
-            }
-            _ => found = Some((&tensor.name, rows)),
-        }
-    }
-    // An empty batch has no row to share or keep, but its answer still has a shape: the model gives it.
-    Ok(found.map(|(_, rows)| rows).filter(|&rows| rows > 0))
+/// The number of rows; none for a request that must run as it came.
+fn rows(tensors: &[&Tensor], specs: &[TensorSpec]) -> Option<usize> {
+    let batch = |(tensor, spec): (&&Tensor, &TensorSpec)| tensor.shape.0.get(spec.axis?).copied();
+    let mut counts = tensors.iter().zip(specs).filter_map(batch);
+    let rows = counts.next()?;
+    // Inputs of unequal sizes may broadcast, which only the model can tell. An empty batch has no row to
+    // share or keep, but its answer still has a shape: the model gives it.
+    (rows > 0 && counts.all(|count| count == rows)).then_some(rows)
 }
 
 fn input(tensor: &Tensor, axis: Option<usize>) -> Result<InputTensor, InferError> {

@@ -87,7 +87,8 @@ fn modules_name_only_what_stands_above_them() {
             continue;
         }
         let allowed = layers.get(module.as_str());
-        let allowed = allowed.unwrap_or_else(|| panic!("{module} is missing in the table of layers"));
+        let allowed =
+            allowed.unwrap_or_else(|| panic!("{module} is missing in the table of layers"));
         for (number, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
             for name in named(line) {
                 if name != module && !allowed.contains(&name.as_str()) {
@@ -102,7 +103,15 @@ fn modules_name_only_what_stands_above_them() {
 #[test]
 fn the_scheduler_has_no_clock_no_lock_and_no_unordered_map() {
     const BANNED: [&str; 9] = [
-        "HashMap", "HashSet", "Mutex", "RwLock", "Instant", "SystemTime", "std::fs", "std::net", "tokio",
+        "HashMap",
+        "HashSet",
+        "Mutex",
+        "RwLock",
+        "Instant",
+        "SystemTime",
+        "std::fs",
+        "std::net",
+        "tokio",
     ];
     for path in files("src/sched", "rs") {
         for (number, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
@@ -123,7 +132,8 @@ fn files_open_with_what_they_hold_and_stay_short() {
         if !text.starts_with("//!") && !generated {
             faults.push(format!("{} does not open with a //! sentence", shown(&path)));
         }
-        let lines = text.split("\n#[cfg(test)]\nmod tests").next().unwrap_or_default().lines().count();
+        let lines =
+            text.split("\n#[cfg(test)]\nmod tests").next().unwrap_or_default().lines().count();
         if lines > 500 && !generated {
             faults.push(format!("{} has {lines} lines outside its tests; split it", shown(&path)));
         }

@@ -234,6 +234,7 @@ impl Checker {
                 self.ran(&batch.flights)?;
                 return if terminated { self.killed(&batch) } else { self.failed(&batch) };
             }
+            Event::StageFailed { .. } => return Err("this world fails no stages".into()),
             Event::Drain => self.draining = true,
         }
         Ok(())

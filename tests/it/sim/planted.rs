@@ -137,7 +137,7 @@ impl Planted {
             Event::Done { session, batch, .. } => self.put_down(*session, *batch),
             Event::Drain => return self.bug != Bug::DrainIgnored,
             Event::StageRetired { .. } => return self.bug != Bug::RetirementIgnored,
-            Event::IsolationFailed { .. } => {}
+            Event::IsolationFailed { .. } | Event::StageFailed { .. } => {}
         }
         true
     }
