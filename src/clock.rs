@@ -20,10 +20,4 @@ impl Clock {
     pub fn now(&self) -> MonoTime {
         MonoTime::ZERO.after(self.0.elapsed())
     }
-
-    /// The moment of a point of this clock, for the runtime's timers.
-    #[must_use]
-    pub fn instant(&self, at: MonoTime) -> Instant {
-        self.0 + at.since(MonoTime::ZERO)
-    }
 }

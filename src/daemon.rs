@@ -76,7 +76,12 @@ impl Daemon {
             let shown = plan.work_dir.display();
             format!("--work-dir {shown}: {error}; name a folder that can be written")
         })?;
-        tokio::spawn(driver.clone().timers());
+        let timers = driver.clone().timers();
+        tokio::spawn(async {
+            if let Err(error) = timers.await {
+                tracing::error!("timers stopped: {error}");
+            }
+        });
         tokio::spawn(pools.clone().run(orders));
         let (closing, closed) = watch::channel(false);
         let front = Front::new(service.clone(), plan.limits, closed);

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod digest;
 pub mod error;
 pub mod id;
+pub mod reactor;
 pub mod request;
 pub mod rows;
 pub mod tensor;

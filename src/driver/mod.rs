@@ -16,6 +16,7 @@ use crate::engine::{BatchPlan, Begun, Completion, CompletionSink, EngineError, L
 use crate::id::{BatchId, ClassKey, RequestId, RowKey, SessionId, StageId};
 use crate::metrics::Metrics;
 use crate::model::ModelSpec;
+use crate::reactor::Alarm;
 use crate::rows::{Inputs, RowValue};
 use crate::sched::config::Config;
 use crate::sched::event::{Event, Failure, Job, Outcome, Priority, RunReason, Sharing};
@@ -250,17 +251,20 @@ impl Driver {
     }
 
     /// Wakes the scheduler when it asks to be woken; runs for as long as the daemon.
-    pub async fn timers(self: Arc<Self>) {
+    ///
+    /// # Errors
+    /// When the system gives no timer.
+    pub async fn timers(self: Arc<Self>) -> std::io::Result<()> {
+        let alarm = Alarm::new(self.clock)?;
         loop {
             let rearm = self.rearm.notified();
             let at = self.armed.load(Ordering::Acquire);
-            if at == u64::MAX {
-                rearm.await;
-                continue;
-            }
-            let until = self.clock.instant(MonoTime::from_nanos(at));
+            let at = (at < u64::MAX).then(|| MonoTime::from_nanos(at));
             tokio::select! {
-                () = tokio::time::sleep_until(until.into()) => self.timeout(),
+                rung = alarm.until(at) => {
+                    rung?;
+                    self.timeout();
+                }
                 () = rearm => {}
             }
         }

@@ -6,6 +6,7 @@ use crate::engine::BatchPlan;
 use crate::engine::worker::{Worker, WorkerConfig};
 use crate::id::{SessionId, StageId};
 use crate::metrics::Metrics;
+use crate::model::stash::PrivateCopy;
 use crate::sched::event::{Event, Failure, Purpose};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -26,6 +27,8 @@ pub(super) struct Recipe {
     /// Runs that warm a new worker before it gets traffic.
     pub warm: Vec<Arc<BatchPlan>>,
     pub slots: u32,
+    /// What workers load; it stays on disk as long as one may be started.
+    pub _copy: Arc<PrivateCopy>,
 }
 
 /// One stage's processes.
@@ -226,7 +229,8 @@ fn backoff(failures: u32) -> Duration {
 /// Starts a worker and runs it warm.
 async fn start_warm(recipe: &Recipe, sessions: &[SessionId]) -> Result<Worker, String> {
     let rehearsal = Arc::new(Rehearsal::default());
-    let worker = Worker::start(&recipe.config, sessions, rehearsal.clone()).await?;
+    let worker = Worker::start(&recipe.config, sessions, rehearsal.clone()).await;
+    let worker = worker.map_err(|error| error.to_string())?;
     for lane in worker.lanes() {
         for plan in &recipe.warm {
             rehearsal.run(lane.as_ref(), plan).await.map_err(|error| error.to_string())?;

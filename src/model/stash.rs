@@ -26,11 +26,23 @@ pub struct Stash {
     _lock: File,
 }
 
+/// The folder of one private copy; it goes with the last who holds it.
+#[derive(Debug)]
+pub struct PrivateCopy(TempDir);
+
+impl PrivateCopy {
+    /// The model file.
+    #[must_use]
+    pub fn file(&self) -> PathBuf {
+        self.0.path().join("model.onnx")
+    }
+}
+
 /// A model as it was copied.
 #[derive(Debug)]
 pub struct Stashed {
-    /// The private copy of the model file.
-    pub file: PathBuf,
+    /// The private copy.
+    pub copy: PrivateCopy,
     /// The digest of the model file and all it refers to.
     pub digest: StageDigest,
     /// What the file says.
@@ -75,18 +87,7 @@ impl Stash {
             hasher.update(digest.as_bytes());
         }
         let digest = StageDigest(*hasher.finalize().as_bytes());
-        // From here on the folder lives as long as the stash.
-        let place = place.keep();
-        Ok(Stashed { file: place.join("model.onnx"), digest, model })
-    }
-
-    /// Removes a copy that nothing loads from any more.
-    pub fn discard(&self, stashed: &Path) {
-        if let Some(place) = stashed.parent().filter(|place| place.starts_with(self.folder.path()))
-        {
-            // What stays behind goes with the stash.
-            let _ = fs::remove_dir_all(place);
-        }
+        Ok(Stashed { copy: PrivateCopy(place), digest, model })
     }
 }
 
@@ -153,8 +154,8 @@ mod tests {
         let other = stash.copy(&fixture("mlp")).unwrap();
         assert_eq!(first.digest, again.digest);
         assert_ne!(first.digest, other.digest);
-        assert_ne!(first.file, again.file);
-        let weights = first.file.with_file_name("weights.bin");
+        assert_ne!(first.copy.file(), again.copy.file());
+        let weights = first.copy.file().with_file_name("weights.bin");
         assert_eq!(
             fs::read(weights).unwrap(),
             fs::read(fixture("external").with_file_name("weights.bin")).unwrap()

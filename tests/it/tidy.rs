@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const WORDS: &[&str] = &["clock", "digest", "error", "id", "request", "rows", "tensor", "time"];
+const WORDS: &[&str] =
+    &["clock", "digest", "error", "id", "reactor", "request", "rows", "tensor", "time"];
 
 /// Which module may name which others; a module may always name itself and the words.
 ///
@@ -16,6 +17,7 @@ fn layers() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("digest", vec!["id", "rows", "tensor"]),
         ("error", vec![]),
         ("id", vec![]),
+        ("reactor", vec!["clock", "time"]),
         ("request", vec!["tensor"]),
         ("rows", vec!["tensor"]),
         ("tensor", vec![]),

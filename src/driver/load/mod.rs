@@ -11,14 +11,14 @@ use super::pool::{Pools, Recipe};
 use crate::digest::StageDigest;
 use crate::engine::local::{InlineLane, ThreadLane};
 use crate::engine::onnx::{OnnxEngine, SessionOptions};
-use crate::engine::worker::{LoadOrder, Worker, WorkerConfig};
+use crate::engine::worker::{LoadOrder, StartError, Worker, WorkerConfig};
 use crate::engine::{BatchPlan, Engine, Lane};
 use crate::graph::Model;
 use crate::graph::rules::{deterministic, safe_in_process};
 use crate::id::{DeviceId, SessionId, StageId};
 use crate::model::probe::{self};
 use crate::model::scan::Found;
-use crate::model::stash::Stash;
+use crate::model::stash::{PrivateCopy, Stash, Stashed};
 use crate::model::{ModelSpec, Rows, TensorSpec};
 use crate::sched::config::StageConfig;
 use crate::sched::event::{Event, Purpose};
@@ -76,7 +76,7 @@ pub struct LoadConfig {
 pub struct Loader {
     driver: Arc<Driver>,
     pools: Arc<Pools>,
-    stash: Stash,
+    stash: Arc<Stash>,
     config: LoadConfig,
     stages: AtomicU32,
 }
@@ -97,7 +97,7 @@ impl Loader {
     /// A loader that copies into `stash`.
     #[must_use]
     pub fn new(driver: Arc<Driver>, pools: Arc<Pools>, stash: Stash, config: LoadConfig) -> Self {
-        Self { driver, pools, stash, config, stages: AtomicU32::new(0) }
+        Self { driver, pools, stash: Arc::new(stash), config, stages: AtomicU32::new(0) }
     }
 
     /// Loads one version and lets it serve; unless it has the very content of `current`.
@@ -109,29 +109,23 @@ impl Loader {
         found: &Found,
         current: Option<StageDigest>,
     ) -> Result<Option<ModelSpec>, String> {
-        let stashed = tokio::task::block_in_place(|| self.stash.copy(&found.file))?;
+        // Not in place: worker processes die with the thread that started them, and a runtime's thread
+        // that blocks in place may end up as one that is let go.
+        let (stash, file) = (self.stash.clone(), found.file.clone());
+        let stashed = blocking(move || stash.copy(&file)).await?;
         if current == Some(stashed.digest) {
-            self.stash.discard(&stashed.file);
             return Ok(None);
         }
-        let result = self.bring_up(found, &stashed.file, stashed.digest, &stashed.model).await;
-        if result.is_err() {
-            self.stash.discard(&stashed.file);
-        }
-        result.map(Some)
+        self.bring_up(found, stashed).await.map(Some)
     }
 
-    async fn bring_up(
-        &self,
-        found: &Found,
-        file: &std::path::Path,
-        digest: StageDigest,
-        model: &Model,
-    ) -> Result<ModelSpec, String> {
+    async fn bring_up(&self, found: &Found, stashed: Stashed) -> Result<ModelSpec, String> {
+        let Stashed { copy, digest, model } = &stashed;
+        let (digest, file) = (*digest, copy.file());
         let label = format!("{}:{}", found.name, found.version);
         let rehearsal = Arc::new(Rehearsal::default());
         let (mut host, sessions, mut lanes) =
-            self.host(model, file, &label, rehearsal.clone()).await?;
+            self.host(model, &file, &label, rehearsal.clone()).await?;
         let mut probed = probe_model(model, &rehearsal, lanes[0].as_ref()).await;
         if let Host::Worker(worker, config) = &host
             && worker.has_ended()
@@ -142,7 +136,8 @@ impl Loader {
                 "a made-up row ended its worker process, so rows could not be tried".to_owned();
             probed = Probed { rows: Rows::Whole { why }, sample: None, ..unprobed(model) };
             let config = config.clone();
-            let worker = Worker::start(&config, &sessions, rehearsal.clone()).await?;
+            let worker = Worker::start(&config, &sessions, rehearsal.clone()).await;
+            let worker = worker.map_err(|error| error.to_string())?;
             lanes = worker.lanes();
             host = Host::Worker(worker, config);
         }
@@ -158,7 +153,7 @@ impl Loader {
             }
         }
         self.driver.event(Event::StageUp { stage, config });
-        self.serve(stage, host, warm, sessions, &times)?;
+        self.serve(stage, host, warm, sessions, &times, stashed.copy)?;
         Ok(spec)
     }
 
@@ -178,10 +173,10 @@ impl Loader {
             Isolation::None => true,
         };
         if in_daemon {
-            let config = &self.config;
-            let (engine, warnings) = tokio::task::block_in_place(|| {
-                OnnxEngine::load(&config.library, file, &config.session)
-            })?;
+            let LoadConfig { library, session, .. } = self.config.clone();
+            let file = file.to_owned();
+            let (engine, warnings) =
+                blocking(move || OnnxEngine::load(&library, &file, &session)).await?;
             warnings.iter().for_each(|warning| tracing::warn!("{label}: {warning}"));
             let engine: Arc<dyn Engine> = Arc::new(engine);
             let lane = InlineLane { session: sessions[0], number: 0, engine: engine.clone() };
@@ -192,10 +187,11 @@ impl Loader {
         let worker = loop {
             match Worker::start(&config, &sessions, rehearsal.clone()).await {
                 Ok(worker) => break worker,
-                Err(why) if tries == TRIES || !why.contains("worker process ended") => {
-                    return Err(if tries > 1 { format!("{why}, {tries} times") } else { why });
+                Err(error @ StartError::Died(_)) if tries == TRIES => {
+                    return Err(format!("{error}, {tries} times"));
                 }
-                Err(_) => tries += 1,
+                Err(StartError::Died(_)) => tries += 1,
+                Err(error) => return Err(error.to_string()),
             }
         };
         worker.warnings.iter().for_each(|warning| tracing::warn!("{label}: {warning}"));
@@ -325,11 +321,17 @@ impl Loader {
         warm: Vec<Arc<BatchPlan>>,
         sessions: Vec<SessionId>,
         times: &[(usize, u64)],
+        copy: PrivateCopy,
     ) -> Result<(), String> {
         let slots = u32::try_from(self.config.session.threads.max(1)).unwrap_or(1);
         let engine = match host {
             Host::Worker(worker, config) => {
-                self.pools.adopt(stage, Recipe { config, warm, slots }, worker, sessions);
+                self.pools.adopt(
+                    stage,
+                    Recipe { config, warm, slots, _copy: Arc::new(copy) },
+                    worker,
+                    sessions,
+                );
                 return Ok(());
             }
             Host::Daemon(engine) => engine,
@@ -382,4 +384,12 @@ fn warm_plans(
     sizes.sort_unstable();
     sizes.dedup();
     sizes.into_iter().map(|rows| sample_plan(probed, sample, rows)).collect()
+}
+
+/// Does what would hold up the runtime on a thread of its own.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(format!("loading broke off: {error}")))
 }

@@ -113,10 +113,3 @@ pub(super) fn inherited(numbers: [i32; 3]) -> Result<[OwnedFd; 3], String> {
     };
     Ok([take(numbers[0])?, take(numbers[1])?, take(numbers[2])?])
 }
-
-/// Registers a descriptor with the runtime's reactor.
-pub(super) fn watch(fd: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
-    // SAFETY: an owned descriptor stays open, and the same, for as long as the registration holds it.
-    unsafe { tokio::io::unix::AsyncFd::register(fd) }
-        .map_err(|error| io::Error::other(error.to_string()))
-}

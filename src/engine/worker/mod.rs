@@ -12,5 +12,5 @@ mod process;
 mod ring;
 
 pub use control::{LoadOrder, LoadReply};
-pub use process::{Worker, WorkerConfig, WorkerEvents};
+pub use process::{StartError, Worker, WorkerConfig, WorkerEvents};
 pub use ring::Geometry;

@@ -1,11 +1,12 @@
 //! One worker process: started, listened to, ended.
 
-use super::arena::{self, Arena};
+use super::arena::Arena;
 use super::child::INHERITED;
 use super::control::{LoadOrder, LoadReply, Order};
 use super::lane::{LaneState, WorkerLane};
 use crate::engine::{CompletionSink, Lane};
 use crate::id::SessionId;
+use crate::reactor;
 use command_fds::{CommandFdExt, FdMapping};
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
@@ -34,6 +35,29 @@ pub struct WorkerConfig {
     pub load_timeout: Duration,
     /// The model's name and version, for messages.
     pub label: String,
+}
+
+/// Why a worker does not run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StartError {
+    /// The system gave no process or no memory.
+    #[error("cannot start a worker process: {0}")]
+    System(String),
+    /// The runtime refused the model.
+    #[error("{0}")]
+    Refused(String),
+    /// The process ended while it loaded the model.
+    #[error("its worker process ended while loading it: {0}")]
+    Died(String),
+    /// Loading took too long.
+    #[error("loading it took longer than {0:?}; raise --load-timeout-s")]
+    Late(Duration),
+}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        Self::System(error.to_string())
+    }
 }
 
 /// Who learns what a worker does.
@@ -74,25 +98,23 @@ impl Worker {
     /// Starts a worker and waits until its model is loaded.
     ///
     /// # Errors
-    /// A sentence for the operator: the runtime refused the model, the process died, or it took too long.
+    /// The runtime refused the model, the process died, or it took too long.
     pub async fn start(
         config: &WorkerConfig,
         sessions: &[SessionId],
         events: Arc<dyn WorkerEvents>,
-    ) -> Result<Self, String> {
-        let failed = |error: io::Error| format!("cannot start a worker process: {error}");
+    ) -> Result<Self, StartError> {
         let geometry = config.order.geometry;
-        let (arena, memory) = Arena::create(geometry.total_bytes()).map_err(failed)?;
-        let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+        let (arena, memory) = Arena::create(geometry.total_bytes())?;
+        let (ours, theirs) = UnixStream::pair()?;
         let bell =
-            eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from);
-        let bell = bell.map_err(failed)?;
-        let their_bell = bell.try_clone().map_err(failed)?;
-        let theirs = theirs.into_std().map_err(failed)?;
-        theirs.set_nonblocking(false).map_err(failed)?;
-        let child = spawn(config, [theirs.into(), memory, their_bell]).map_err(failed)?;
-        let pid = child.id().ok_or("the worker process ended at once")?;
-        let killer = Arc::new(Killer(open_pid(pid).map_err(failed)?));
+            eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?;
+        let their_bell = bell.try_clone()?;
+        let theirs = theirs.into_std()?;
+        theirs.set_nonblocking(false)?;
+        let child = spawn(config, [theirs.into(), memory, their_bell])?;
+        let pid = child.id().ok_or_else(|| StartError::Died("at once".into()))?;
+        let killer = Arc::new(Killer(open_pid(pid)?));
         let mut control = BufReader::new(ours);
         let mut child = Reaper(child);
         let warnings = load(config, &mut control, &mut child).await?;
@@ -112,7 +134,7 @@ impl Worker {
         let lanes: Vec<_> = sessions.iter().enumerate().map(lane).collect();
         let events = Arc::new(Mutex::new(Some(events)));
         let watch = Watch { lanes: lanes.clone(), events: events.clone(), child, control };
-        tokio::spawn(watch.run(arena::watch(bell).map_err(failed)?, order_queue));
+        tokio::spawn(watch.run(reactor::watch(bell)?, order_queue));
         Ok(Self { lanes, events, killer, pid, warnings })
     }
 
@@ -178,8 +200,8 @@ async fn load(
     config: &WorkerConfig,
     control: &mut BufReader<UnixStream>,
     child: &mut Reaper,
-) -> Result<Vec<String>, String> {
-    let mut line = serde_json::to_vec(&config.order).map_err(|error| error.to_string())?;
+) -> Result<Vec<String>, StartError> {
+    let mut line = serde_json::to_vec(&config.order).map_err(io::Error::from)?;
     line.push(b'\n');
     let talk = async {
         control.write_all(&line).await?;
@@ -188,17 +210,15 @@ async fn load(
         io::Result::Ok(reply)
     };
     let reply = match tokio::time::timeout(config.load_timeout, talk).await {
-        Err(_) => return Err(format!("loading took longer than {:?}", config.load_timeout)),
-        Ok(Err(error)) => return Err(format!("the worker broke off: {error}")),
-        Ok(Ok(reply)) => reply,
+        Err(_) => return Err(StartError::Late(config.load_timeout)),
+        Ok(reply) => reply.unwrap_or_default(),
     };
     match serde_json::from_str(&reply) {
         Ok(LoadReply::Ready { warnings }) => Ok(warnings),
-        Ok(LoadReply::Refused { reason }) => Err(reason),
+        Ok(LoadReply::Refused { reason }) => Err(StartError::Refused(reason)),
         Err(_) => {
             let how = child.0.wait().await.map(|status| status.to_string());
-            let how = how.unwrap_or_else(|error| error.to_string());
-            Err(format!("its worker process ended while loading it: {how}"))
+            Err(StartError::Died(how.unwrap_or_else(|error| error.to_string())))
         }
     }
 }
