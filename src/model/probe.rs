@@ -180,29 +180,53 @@ pub fn output_axes(one: &Block, two: &Block, three: &Block) -> Result<Vec<Option
         .collect()
 }
 
-/// How far two answers to the same row are apart: the largest difference over all outputs, relative to
-/// the largest value of the row; 0 where they are equal to the bit, infinite where they differ in kind.
+/// Sizes below which a value of each output counts as nothing, from the answers to single rows.
+///
+/// A thousandth of an ordinary row's values and a millionth of the largest: where an output saturates to
+/// 1e-23, twice as much is no influence of another row.
 #[must_use]
-pub fn difference(solo: &Block, in_batch: &Block) -> f64 {
-    let pairs = solo.tensors.iter().zip(&in_batch.tensors);
-    pairs.map(|(a, b)| tensor_difference(a, b)).fold(0.0, f64::max)
+pub fn floors(solo: &[Block]) -> Vec<f64> {
+    let Some(ordinary) = solo.first() else { return Vec::new() };
+    let size = |block: &Block, output: usize| block.tensors.get(output).map_or(0.0, largest);
+    (0..ordinary.tensors.len())
+        .map(|output| {
+            let most = solo.iter().map(|block| size(block, output)).fold(0.0, f64::max);
+            (1e-3 * size(ordinary, output)).max(1e-6 * most).max(f64::MIN_POSITIVE)
+        })
+        .collect()
 }
 
-fn tensor_difference(a: &BlockTensor, b: &BlockTensor) -> f64 {
+/// The largest finite value.
+fn largest(tensor: &BlockTensor) -> f64 {
+    let values = floats(tensor).unwrap_or_default();
+    values.iter().filter(|x| x.is_finite()).fold(0.0, |most, x| most.max(x.abs()))
+}
+
+/// How far two answers to the same row are apart: the largest difference over all outputs, relative to
+/// the largest value of the row or the output's floor; 0 where they are equal to the bit, infinite where
+/// they differ in kind.
+#[must_use]
+pub fn difference(solo: &Block, in_batch: &Block, floors: &[f64]) -> f64 {
+    let floors = floors.iter().copied().chain(std::iter::repeat(f64::MIN_POSITIVE));
+    let pairs = solo.tensors.iter().zip(&in_batch.tensors).zip(floors);
+    pairs.map(|((a, b), floor)| tensor_difference(a, b, floor)).fold(0.0, f64::max)
+}
+
+fn tensor_difference(a: &BlockTensor, b: &BlockTensor, floor: f64) -> f64 {
     if a.shape != b.shape || a.data.len() != b.data.len() {
         return f64::INFINITY;
     }
     if a.data == b.data {
         return 0.0;
     }
+    let scale = largest(a).max(floor);
     let (Some(a), Some(b)) = (floats(a), floats(b)) else { return f64::INFINITY };
-    let scale = a.iter().filter(|x| x.is_finite()).fold(0.0_f64, |m, x| m.max(x.abs()));
     a.iter()
         .zip(&b)
         .map(|(a, b)| match (a - b).abs() {
             _ if a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()) => 0.0,
             apart if apart.is_nan() => f64::INFINITY,
-            apart => apart / scale.max(f64::MIN_POSITIVE),
+            apart => apart / scale,
         })
         .fold(0.0, f64::max)
 }
@@ -270,12 +294,20 @@ mod tests {
     #[test]
     fn differences_are_relative_to_the_row() {
         let a = block(&[2], &[1000.0, 1.0]);
-        assert_eq!(difference(&a, &a), 0.0);
-        assert!((difference(&a, &block(&[2], &[1000.0, 2.0])) - 1e-3).abs() < 1e-9);
-        assert_eq!(difference(&a, &block(&[2], &[f32::NAN, 1.0])), f64::INFINITY);
+        assert_eq!(difference(&a, &a, &[]), 0.0);
+        assert!((difference(&a, &block(&[2], &[1000.0, 2.0]), &[]) - 1e-3).abs() < 1e-9);
+        assert_eq!(difference(&a, &block(&[2], &[f32::NAN, 1.0]), &[]), f64::INFINITY);
         let nan = block(&[2], &[f32::NAN, 1.0]);
-        assert_eq!(difference(&nan, &nan), 0.0);
-        assert_eq!(difference(&a, &block(&[1, 2], &[1000.0, 1.0])), f64::INFINITY);
+        assert_eq!(difference(&nan, &nan, &[]), 0.0);
+        assert_eq!(difference(&a, &block(&[1, 2], &[1000.0, 1.0]), &[]), f64::INFINITY);
+    }
+
+    #[test]
+    fn saturated_outputs_are_judged_by_the_outputs_size() {
+        let (ordinary, tiny) = (block(&[1], &[0.5]), block(&[1], &[1e-23]));
+        let floors = floors(&[ordinary, tiny.clone()]);
+        assert!(difference(&tiny, &block(&[1], &[3e-23]), &floors) < 1e-15);
+        assert!(difference(&tiny, &block(&[1], &[1e-4]), &floors) > 0.1);
     }
 
     #[test]

@@ -178,19 +178,22 @@ impl Trial<'_> {
         }
         let orders: [&[usize]; 6] =
             [&[0, 1], &[1, 0], &[0, 1, 2], &[2, 0, 1], &[3, 2, 1, 0], &[1, 1, 0]];
+        let floors = probe::floors(&solo);
+        let near = |block: &Block, place, own| apart_at(block, place, own, &found, &floors);
         let mut worst = 0.0_f64;
         for order in orders {
             let rows: Vec<Inputs> = order.iter().map(|&k| row(kinds[k])).collect();
             let block = self.batch(&rows).await.map_err(text)?;
-            let own: Vec<&Block> = order.iter().map(|&k| &solo[k]).collect();
-            worst = worst.max(apart(&block, &own, &found)?);
+            for (place, &kind) in order.iter().enumerate() {
+                worst = worst.max(near(&block, place, &solo[kind])?);
+            }
         }
         for mate in [1e6, f32::INFINITY, f32::NAN] {
             let rows = [row(kinds[0]), row(Kind::Constant(mate)), row(kinds[3])];
             // A mate that makes the whole batch fail shows as an error, and is run apart.
             let Ok(block) = self.batch(&rows).await else { continue };
-            worst = worst.max(apart_at(&block, 0, &solo[0], &found)?);
-            worst = worst.max(apart_at(&block, 2, &solo[3], &found)?);
+            worst = worst.max(near(&block, 0, &solo[0])?);
+            worst = worst.max(near(&block, 2, &solo[3])?);
         }
         let limit = probe::tolerance(&solo[0]);
         if worst > limit {
@@ -206,17 +209,13 @@ impl Trial<'_> {
     }
 }
 
-/// How far the rows of a batch are from their own answers alone.
-fn apart(block: &Block, solo: &[&Block], axes: &[Option<usize>]) -> Result<f64, String> {
-    let mut each = solo.iter().enumerate().map(|(place, own)| apart_at(block, place, own, axes));
-    each.try_fold(0.0_f64, |worst, apart| apart.map(|apart| worst.max(apart)))
-}
-
+/// How far a row of a batch is from its own answer alone.
 fn apart_at(
     block: &Block,
     place: usize,
     own: &Block,
     axes: &[Option<usize>],
+    floors: &[f64],
 ) -> Result<f64, String> {
     let sizes = block.tensors.iter().zip(axes);
     let rows = sizes.filter_map(|(tensor, &axis)| tensor.shape.get(axis?).copied()).next();
@@ -227,5 +226,5 @@ fn apart_at(
     });
     let cut = Arc::new(Block { tensors: cut.collect::<Result<_, _>>()?, rows });
     let row = RowValue { block: cut, index: place }.detached();
-    Ok(probe::difference(own, &row.block))
+    Ok(probe::difference(own, &row.block, floors))
 }
