@@ -60,7 +60,7 @@ struct Tiny {
     apart_starts: bool,
     sessions: u32,
     in_hand: BTreeMap<SessionId, VecDeque<BatchId>>,
-    told: Vec<String>,
+    told: Vec<(Input, Vec<Action>)>,
 }
 
 impl Tiny {
@@ -103,9 +103,9 @@ impl Tiny {
                 _ => {}
             }
         }
-        self.told.push(format!("{input:?}\n    -> {actions:?}"));
+        self.told.push((input, actions));
         if let Err(why) = verdict {
-            panic!("{why}\n{}", self.told.join("\n"));
+            panic!("{why}\n{:#?}", self.told);
         }
     }
 
@@ -215,7 +215,7 @@ impl Tiny {
             for session in [self.serving, self.apart].into_iter().flatten() {
                 self.done(session);
             }
-            assert!(self.told.len() > before, "nothing moves\n{}", self.told.join("\n"));
+            assert!(self.told.len() > before, "nothing moves\n{:#?}", self.told);
         }
         if self.apart_starts {
             self.session_up(Purpose::Isolation);
@@ -225,7 +225,7 @@ impl Tiny {
             self.tell(Input::Timeout);
         }
         if let Err(why) = self.checker.healed() {
-            panic!("{why}\n{}", self.told.join("\n"));
+            panic!("{why}\n{:#?}", self.told);
         }
     }
 }
