@@ -46,7 +46,7 @@ struct Flight {
     store: bool,
     source: RowRef,
     waiters: Vec<RowRef>,
-    /// The priority of the job that opened it.
+    /// The priority that gave it its place in the queue.
     level: u8,
     /// Never joined by a more urgent job and never given back to the queue.
     plain: bool,

@@ -120,7 +120,7 @@ impl<S: Subject> Sim<S> {
 
     /// A safety run may end anywhere.
     fn cut_off(&self) -> bool {
-        mix(self.world.plan.seed ^ self.steps) % 4_096 == 0
+        mix(mix(self.world.plan.seed) ^ self.steps).is_multiple_of(1_024)
     }
 
     fn report(&self, seed: u64, why: &str) -> String {

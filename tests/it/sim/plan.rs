@@ -167,7 +167,7 @@ fn draw_faults(rng: &mut Rng, mode: Mode) -> Faults {
 impl Plan {
     pub(super) fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
-        let mode = if seed % 2 == 0 { Mode::Liveness } else { Mode::Safety };
+        let mode = if seed.is_multiple_of(2) { Mode::Liveness } else { Mode::Safety };
         let config = draw_config(&mut rng);
         let devices = config.devices.len();
         let count = rng.range(1, 3) as u32;

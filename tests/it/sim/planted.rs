@@ -96,7 +96,7 @@ impl Planted {
     /// Real bugs do not strike always: every third chance is taken.
     fn strikes(&mut self) -> bool {
         self.chances += 1;
-        self.chances % 3 == 0
+        self.chances.is_multiple_of(3)
     }
 
     fn distort(&mut self, event: &mut Event) -> bool {

@@ -45,7 +45,7 @@ impl Rng {
     /// A number below `n` where small ones are much more likely, as with popular rows.
     pub(super) fn popular(&mut self, n: u64) -> u64 {
         let unit = self.next() >> 44; // 20 bits
-        let cubed = (unit * unit >> 20) * unit >> 20;
+        let cubed = (((unit * unit) >> 20) * unit) >> 20;
         (cubed * n) >> 20
     }
 

@@ -186,6 +186,8 @@ impl Checker {
             }
             if let Some(slot) = row.keep {
                 ensure!(flight.store, "{key:?} is kept against all wishes");
+                let most = self.config.cache_bytes / OVERHEAD_BYTES;
+                ensure!(u64::from(slot.0) < most, "{slot:?}: so many rows are never kept");
                 ensure!(!self.slots.contains_key(&slot), "{slot:?} is written twice");
                 ensure!(!self.kept.contains_key(&key), "{key:?} is kept twice");
                 self.slots.insert(slot, (key, row_bytes + OVERHEAD_BYTES));

@@ -3,17 +3,38 @@
 use super::{Apart, Checker, Place, Session, Stage, Verdict, ensure};
 use graftd::id::{ClassKey, StageId};
 use graftd::sched::Load;
+use graftd::sched::config::StageConfig;
 use graftd::sched::event::Purpose;
 use graftd::time::MonoTime;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// What is queued of one class.
+struct ClassWaits {
+    rows: usize,
+    youngest: MonoTime,
+    /// When the oldest came, and its priority.
+    oldest: (MonoTime, u8),
+    /// The most urgent priority of any.
+    level: u8,
+}
+
+impl ClassWaits {
+    /// Whether a session must take some; which row counts as the first is only sure where the oldest is
+    /// the most urgent, too.
+    fn ripe(&self, config: &StageConfig, now: MonoTime) -> bool {
+        let goal = config.batch_rows_preferred.last().unwrap_or(&config.batch_rows_max);
+        let (oldest, level) = self.oldest;
+        let first = if level == self.level { oldest } else { self.youngest };
+        self.rows >= *goal || now.since(first) >= config.queue_delay
+    }
+}
+
 /// What waits in one stage.
 #[derive(Default)]
 struct Waits {
     flights: usize,
-    /// Rows of each class, and when its youngest came.
-    queued: BTreeMap<ClassKey, (usize, MonoTime)>,
+    queued: BTreeMap<ClassKey, ClassWaits>,
     suspects: usize,
     suspects_apart: usize,
 }
@@ -29,9 +50,14 @@ impl Checker {
             waits.flights += 1;
             match flight.place {
                 Place::Queued => {
-                    let (rows, youngest) = waits.queued.entry(flight.class).or_default();
-                    *rows += 1;
-                    *youngest = (*youngest).max(flight.arrival);
+                    let (rows, level) = (0, flight.level);
+                    let (youngest, oldest) = (flight.arrival, (flight.arrival, level));
+                    let first = ClassWaits { rows, youngest, oldest, level };
+                    let class = waits.queued.entry(flight.class).or_insert(first);
+                    class.rows += 1;
+                    class.youngest = class.youngest.max(flight.arrival);
+                    class.oldest = class.oldest.min(oldest);
+                    class.level = class.level.min(level);
                 }
                 Place::Suspect { apart: true } => waits.suspects_apart += 1,
                 Place::Suspect { apart: false } => waits.suspects += 1,
@@ -142,11 +168,9 @@ impl Checker {
             return Ok(());
         }
         ensure!(waits.suspects == 0, "rows wait to be run again, a session is idle");
-        let config = &stage.config;
-        let goal = config.batch_rows_preferred.last().unwrap_or(&config.batch_rows_max);
-        for (rows, youngest) in waits.queued.values() {
-            let ripe = *rows >= *goal || self.now.since(*youngest) >= config.queue_delay;
-            ensure!(!ripe, "{rows} rows wait, a session is idle");
+        for class in waits.queued.values() {
+            let ripe = class.ripe(&stage.config, self.now);
+            ensure!(!ripe, "{} rows wait, a session is idle", class.rows);
         }
         Ok(())
     }
@@ -164,11 +188,16 @@ impl Checker {
         Ok(())
     }
 
-    /// A wake-up must be asked for before anything is overdue.
+    /// A wake-up must be asked for before anything is overdue, and hardly any while nothing goes on.
     pub(in crate::sim) fn wakes(&self, wakeup: Option<MonoTime>) -> Verdict {
         let deadlines = self.waiting.iter().filter_map(|id| self.requests[id].job.deadline);
         if let Some(first) = deadlines.min() {
             ensure!(wakeup.is_some_and(|at| at <= first), "nobody wakes for {first:?}");
+        }
+        if self.flights.is_empty() {
+            let delays = self.stages.values().map(|stage| stage.config.queue_delay);
+            let last = self.now.after(delays.fold(self.config.isolation_idle, Duration::max));
+            ensure!(wakeup.is_none_or(|at| at <= last), "a wake-up at {wakeup:?} for nothing");
         }
         Ok(())
     }

@@ -78,7 +78,11 @@ impl Checker {
                     let flight = self.flights.get_mut(&id).expect("open flights are flights");
                     flight.waiters.push(row);
                     flight.store |= job.sharing.store && self.stages[&job.stage].config.store;
-                    flight.plain &= job.priority.level() >= flight.level;
+                    // A more urgent one takes a queued flight forward with it.
+                    if flight.place == Place::Queued && job.priority.level() < flight.level {
+                        flight.level = job.priority.level();
+                        flight.plain = false;
+                    }
                 }
                 Way::Open => {
                     request.tally.run += 1;
