@@ -1,3 +1,4 @@
 //! The one integration test binary: one link step for every test that uses the library from outside.
 
+mod serve;
 mod wire;
