@@ -115,6 +115,9 @@ impl Daemon {
             self.load(found).await;
         }
         self.service.set_started();
+        let catalog = self.service.catalog();
+        let ready = catalog.iter().filter(|(.., state)| matches!(state, State::Ready(_))).count();
+        tracing::info!("looked at the models: {ready} of {} are ready", catalog.iter().count());
         Ok(())
     }
 

@@ -15,6 +15,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     finish(match cli.verb {
         Verb::Serve(args) => serve(&args),
+        Verb::Infer(args) => infer(&args),
         Verb::Worker { .. } => child::main(),
     })
 }
@@ -32,6 +33,15 @@ fn serve(args: &graftd::cli::serve::ServeArgs) -> Result<(), String> {
         let daemon = Daemon::start(plan).await?;
         daemon.run().await
     })
+}
+
+fn infer(args: &graftd::cli::infer::InferArgs) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start: {error}"))?;
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    runtime.block_on(graftd::cli::infer::infer(args, &mut out))
 }
 
 fn log() {

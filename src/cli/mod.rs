@@ -1,6 +1,10 @@
 //! The verbs of the command line.
 
+pub mod client;
+pub mod infer;
+pub mod npy;
 pub mod serve;
+pub mod show;
 
 use clap::{Parser, Subcommand};
 
@@ -18,6 +22,8 @@ pub struct Cli {
 pub enum Verb {
     /// Serve a directory of models
     Serve(Box<serve::ServeArgs>),
+    /// Ask a running daemon for one answer
+    Infer(Box<infer::InferArgs>),
     /// Run one model for a daemon (started by graftd itself)
     #[command(hide = true)]
     Worker {

@@ -49,7 +49,7 @@ fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
 }
 
 /// The elements as an outside client would write them: with `serde_json`, not with our own writer.
-fn values(tensor: &Tensor) -> Vec<Value> {
+pub(crate) fn values(tensor: &Tensor) -> Vec<Value> {
     let data = &tensor.data;
     if tensor.datatype == DataType::Bytes {
         let ends = bytes_element_ends(data).expect("whole elements");
@@ -77,7 +77,7 @@ fn values(tensor: &Tensor) -> Vec<Value> {
     data.chunks(tensor.datatype.element_bytes().expect("a fixed size")).map(value).collect()
 }
 
-fn contents(tensor: &Tensor) -> InferTensorContents {
+pub(crate) fn contents(tensor: &Tensor) -> InferTensorContents {
     let mut contents = InferTensorContents::default();
     let int = |value: &Value| value.as_i64().expect("an integer");
     let uint = |value: &Value| value.as_u64().expect("an unsigned integer");

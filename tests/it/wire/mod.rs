@@ -1,6 +1,6 @@
 //! The codecs against bytes: golden pairs, agreement between the encodings, and arbitrary input.
 
-mod agree;
+pub(crate) mod agree;
 mod arbitrary;
 mod generated;
 mod golden;
