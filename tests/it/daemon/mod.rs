@@ -1,0 +1,177 @@
+//! A daemon without sockets: driver, pools and loader in this process, workers of our own binary.
+
+mod chance;
+mod oracle;
+pub mod process;
+
+pub use chance::Chance;
+pub use oracle::Oracle;
+
+use graftd::driver::Driver;
+use graftd::driver::load::{Isolation, LoadConfig, Loader};
+use graftd::driver::pool::Pools;
+use graftd::engine::onnx::{Provider, SessionOptions};
+use graftd::engine::runtime;
+use graftd::error::InferError;
+use graftd::id::{DeviceId, StageId, Tenant};
+use graftd::metrics::Metrics;
+use graftd::model::scan::Found;
+use graftd::model::stash::Stash;
+use graftd::model::{ModelSpec, State};
+use graftd::request::{InferRequest, InferResponse};
+use graftd::rows::Inputs;
+use graftd::sched::Load;
+use graftd::sched::config::Config;
+use graftd::server::service::{Context, Service};
+use graftd::tensor::{Shape, Tensor};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// Everything that a test may want otherwise.
+pub struct Settings {
+    pub sched: Config,
+    pub load: LoadConfig,
+}
+
+/// The runtime's library; without it the test is passed over, by name.
+pub fn library(test: &str) -> Option<PathBuf> {
+    runtime::find(None).map_err(|why| skipped(test, &why)).ok()
+}
+
+/// Says that a test is passed over.
+pub fn skipped(test: &str, reason: &str) {
+    println!("skipped: {test}: {}", reason.lines().next().unwrap_or_default());
+}
+
+/// The model file of a fixture.
+pub fn fixture(name: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let flat = root.join("flat").join(format!("{name}.onnx"));
+    if flat.exists() { flat } else { root.join("models").join(name).join("1/model.onnx") }
+}
+
+impl Settings {
+    /// Two sessions of one thread, batches of up to eight rows, a short watchdog and no kept rows.
+    pub fn new(library: PathBuf) -> Self {
+        let session =
+            SessionOptions { provider: Provider::Cpu, fallback_cpu: false, threads: 1, lanes: 2 };
+        let load = LoadConfig {
+            program: env!("CARGO_BIN_EXE_graftd").into(),
+            library,
+            session,
+            isolation: Isolation::Worker,
+            batch_bytes: 64 << 20,
+            batch_rows_max: Some(8),
+            batch_rows_preferred: Vec::new(),
+            queue_delay: Duration::ZERO,
+            join: true,
+            load_timeout: Duration::from_secs(60),
+        };
+        let sched = Config { devices: vec![(DeviceId(0), 2)], cache_bytes: 0, ..Config::default() };
+        Self { sched, load }
+    }
+
+    /// The same with a watchdog for tests of what hangs.
+    pub fn watchdog(mut self, floor: Duration) -> Self {
+        self.sched.watchdog_floor = floor;
+        self.sched.watchdog_grace = Duration::from_millis(100);
+        self
+    }
+}
+
+/// What a stage's health became.
+pub type Health = (StageId, Result<(), String>);
+
+/// A daemon in this process.
+pub struct Daemon {
+    pub driver: Arc<Driver>,
+    pub service: Arc<Service>,
+    pub health: flume::Receiver<Health>,
+    loader: Loader,
+    /// Goes before every model's name, so that tests do not take each other's processes for theirs.
+    prefix: String,
+    _folder: TempDir,
+}
+
+impl Daemon {
+    pub fn start(test: &str, settings: Settings) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let metrics = Arc::new(Metrics::new());
+        let (driver, orders) = Driver::new(settings.sched, metrics.clone());
+        let service = Arc::new(Service::new(driver.clone(), metrics.clone(), None));
+        let (told, health) = flume::bounded(64);
+        let tell = Arc::new(move |stage, result| told.send((stage, result)).unwrap_or_default());
+        let pools = Pools::new(driver.clone(), metrics, tell);
+        tokio::spawn(driver.clone().timers());
+        tokio::spawn(pools.clone().run(orders));
+        let stash = Stash::create(folder.path()).unwrap();
+        let loader = Loader::new(driver.clone(), pools, stash, settings.load);
+        Self { driver, service, health, loader, prefix: test.to_owned(), _folder: folder }
+    }
+
+    /// The name under which a model is served here.
+    pub fn name(&self, model: &str) -> String {
+        format!("{}-{model}", self.prefix)
+    }
+
+    /// Loads a model and serves it.
+    pub async fn load(&self, model: &str, file: &Path) -> Result<Arc<ModelSpec>, String> {
+        let found = Found { name: self.name(model), version: 1, file: file.to_owned() };
+        let spec = Arc::new(self.loader.load(&found, None).await?.expect("nothing was there"));
+        self.service.change(|catalog| {
+            let versions = catalog.models.entry(found.name.clone()).or_default();
+            versions.insert(1, State::Ready(spec.clone()));
+        });
+        Ok(spec)
+    }
+
+    pub async fn load_fixture(&self, name: &str) -> Arc<ModelSpec> {
+        self.load(name, &fixture(name)).await.unwrap_or_else(|why| panic!("{name}: {why}"))
+    }
+
+    /// Asks a model.
+    pub async fn infer(
+        &self,
+        spec: &ModelSpec,
+        inputs: &Inputs,
+    ) -> Result<InferResponse, InferError> {
+        let context = Context { tenant: Tenant(0), timeout: None };
+        self.service.infer(request(spec, inputs), context).await
+    }
+
+    /// Waits until nothing is in flight, then checks that nothing was left behind.
+    pub async fn assert_empty(&self) {
+        self.driver.drained().await;
+        self.driver.verify().unwrap();
+        let kept_rows = self.driver.load().kept_rows;
+        let kept_bytes = self.driver.load().kept_bytes;
+        assert_eq!(self.driver.load(), Load { kept_rows, kept_bytes, ..Load::default() });
+    }
+
+    /// The worker processes that serve a model.
+    pub fn workers(&self, model: &str) -> Vec<process::Process> {
+        process::workers(&format!("{}:1", self.name(model)))
+    }
+
+    /// How many worker processes have ended.
+    pub fn deaths(&self) -> u64 {
+        let text = self.service.metrics();
+        let line = text.lines().find(|line| line.starts_with("graftd_workers_died"));
+        let line = line.unwrap_or_else(|| panic!("no count of deaths in\n{text}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    }
+}
+
+/// The request for these inputs.
+pub fn request(spec: &ModelSpec, inputs: &Inputs) -> InferRequest {
+    let tensor = |(input, spec): (&graftd::rows::InputTensor, &graftd::model::TensorSpec)| Tensor {
+        name: spec.name.clone(),
+        datatype: input.datatype,
+        shape: Shape(input.shape.clone()),
+        data: input.data.clone(),
+    };
+    let inputs = inputs.tensors.iter().zip(&spec.inputs).map(tensor).collect();
+    InferRequest { model: spec.name.clone(), inputs, ..InferRequest::default() }
+}

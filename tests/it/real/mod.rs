@@ -1,0 +1,1 @@
+//! Answers of real models and of the fixtures.
