@@ -36,7 +36,7 @@ pub fn difference(expected: &Block, found: &InferResponse) -> f64 {
         BlockTensor::new(datatype, shape, None, output.contiguous(), 1).unwrap()
     };
     let found = Block { tensors: found.outputs.iter().map(tensor).collect(), rows: 1 };
-    probe::difference(expected, &found)
+    probe::difference(expected, &found, &[])
 }
 
 impl Oracle {
