@@ -20,8 +20,6 @@ pub struct Session {
     pub slots: u32,
     /// What it has been given, the running batch first.
     pub in_hand: VecDeque<BatchId>,
-    /// It gets no more batches.
-    pub retiring: bool,
 }
 
 /// The slots of one device.
@@ -92,7 +90,7 @@ impl Sessions {
         self.0
             .iter()
             .filter(move |(_, session)| {
-                session.stage == stage && session.purpose == Purpose::Serving && !session.retiring
+                session.stage == stage && session.purpose == Purpose::Serving
             })
             .map(|(&id, session)| (id, session))
     }
