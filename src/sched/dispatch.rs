@@ -139,7 +139,7 @@ impl Scheduler {
         let suspects = &self.stages.get(&id)?.suspects;
         if let Isolation::Up(session) = suspects.isolation
             && suspects.wants_isolation()
-            && self.sessions.0.get(&session).is_some_and(|s| s.in_hand.is_empty() && !s.retiring)
+            && self.sessions.0.get(&session).is_some_and(|s| s.in_hand.is_empty() && !s.doomed)
         {
             return Some(session);
         }
@@ -200,7 +200,7 @@ impl Scheduler {
         let session = batch.session;
         // Its batch may yet come back, but whatever it were given next would die for nothing.
         if let Some(session) = self.sessions.0.get_mut(&session) {
-            session.retiring = true;
+            session.doomed = true;
         }
         self.actions.push_back(Action::Kill { session });
     }
@@ -210,9 +210,9 @@ impl Scheduler {
         let Some(stage) = self.stages.get_mut(&id) else { return };
         stage.suspects.idle_at = None;
         let Isolation::Up(session) = stage.suspects.isolation else { return };
-        let Some(state) = self.sessions.0.get_mut(&session) else { return };
-        if state.in_hand.is_empty() && !stage.suspects.wants_isolation() {
-            state.retiring = true;
+        let idle = self.sessions.0.get(&session).is_some_and(|state| state.in_hand.is_empty());
+        if idle && !stage.suspects.wants_isolation() {
+            self.sessions.0.remove(&session);
             stage.suspects.isolation = Isolation::None;
             self.actions.push_back(Action::Retire { session });
         }

@@ -259,13 +259,9 @@ impl Scheduler {
             self.timers.cancel(at, Timer::IsolationIdle(id));
         }
         self.stages.remove(&id);
-        let sessions = self.sessions.0.iter_mut().filter(|(_, session)| session.stage == id);
-        for (&session, state) in sessions {
-            if !state.retiring {
-                state.retiring = true;
-                self.actions.push_back(Action::Retire { session });
-            }
-        }
+        // Nothing of the stage is in flight, so none of its sessions has anything in hand.
+        let sessions = self.sessions.0.extract_if(.., |_, session| session.stage == id);
+        self.actions.extend(sessions.map(|(session, _)| Action::Retire { session }));
     }
 
     fn session_up(&mut self, id: SessionId, stage: StageId, purpose: Purpose, slots: u32) {
@@ -282,7 +278,7 @@ impl Scheduler {
             device: state.config.device,
             slots,
             in_hand: VecDeque::new(),
-            retiring: false,
+            doomed: false,
         };
         self.sessions.0.insert(id, session);
         if purpose == Purpose::Isolation {

@@ -20,8 +20,8 @@ pub struct Session {
     pub slots: u32,
     /// What it has been given, the running batch first.
     pub in_hand: VecDeque<BatchId>,
-    /// It gets no more batches.
-    pub retiring: bool,
+    /// Its process is to be killed: it gets no more batches.
+    pub doomed: bool,
 }
 
 /// The slots of one device.
@@ -92,7 +92,7 @@ impl Sessions {
         self.0
             .iter()
             .filter(move |(_, session)| {
-                session.stage == stage && session.purpose == Purpose::Serving && !session.retiring
+                session.stage == stage && session.purpose == Purpose::Serving && !session.doomed
             })
             .map(|(&id, session)| (id, session))
     }

@@ -169,7 +169,10 @@ impl Scheduler {
 
     pub(super) fn isolation_failed(&mut self, id: StageId, failure: &Failure) {
         let Some(stage) = self.stages.get_mut(&id) else { return };
-        stage.suspects.isolation = Isolation::None;
+        // One that is there stays: what it has in hand still comes back through it.
+        if stage.suspects.isolation == Isolation::Starting {
+            stage.suspects.isolation = Isolation::None;
+        }
         let mut groups = Vec::new();
         while let Some(group) = stage.suspects.take(true) {
             groups.push(group);

@@ -274,13 +274,14 @@ impl Scheduler {
         if let Some(deadline) = deadline {
             self.timers.cancel(deadline, Timer::Deadline(id));
         }
+        // Before its flights go: the last of them releases the request, and then nobody can be told.
+        if let Some(outcome) = outcome {
+            self.reply(id, outcome);
+        }
         for flight in flights {
             if self.flights.leave(flight, id) {
                 self.abandoned(flight);
             }
-        }
-        if let Some(outcome) = outcome {
-            self.reply(id, outcome);
         }
         self.release(id);
     }

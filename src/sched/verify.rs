@@ -67,6 +67,9 @@ impl Scheduler {
     fn verify_batches(&self) -> Result<(), String> {
         let mut slots = 0;
         for (id, session) in &self.sessions.0 {
+            if !self.stages.contains_key(&session.stage) {
+                return Err(format!("session {id} is of stage {}, which is gone", session.stage));
+            }
             if session.in_hand.len() > super::session::IN_HAND_MAX {
                 return Err(format!("session {id} has {} batches", session.in_hand.len()));
             }
