@@ -150,6 +150,8 @@ pub(super) struct Checker {
     releases_due: BTreeSet<RequestId>,
     retired_now: Vec<SessionId>,
     isolated_now: Vec<StageId>,
+    /// When something falls due that no event announces.
+    look_by: MonoTime,
 }
 
 impl Checker {
@@ -178,6 +180,7 @@ impl Checker {
             releases_due: BTreeSet::new(),
             retired_now: Vec::new(),
             isolated_now: Vec::new(),
+            look_by: MonoTime::ZERO,
         }
     }
 

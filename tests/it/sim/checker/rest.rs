@@ -20,13 +20,16 @@ struct ClassWaits {
 }
 
 impl ClassWaits {
-    /// Whether a session must take some; which row counts as the first is only sure where the oldest is
-    /// the most urgent, too.
-    fn ripe(&self, config: &StageConfig, now: MonoTime) -> bool {
+    /// When a session must take some; which row counts as the first is only sure where the oldest is the
+    /// most urgent, too.
+    fn ripe_at(&self, config: &StageConfig) -> MonoTime {
         let goal = config.batch_rows_preferred.last().unwrap_or(&config.batch_rows_max);
         let (oldest, level) = self.oldest;
-        let first = if level == self.level { oldest } else { self.youngest };
-        self.rows >= *goal || now.since(first) >= config.queue_delay
+        match () {
+            () if self.rows >= *goal => MonoTime::ZERO,
+            () if level == self.level => oldest.after(config.queue_delay),
+            () => self.youngest.after(config.queue_delay),
+        }
     }
 }
 
@@ -43,7 +46,7 @@ impl Checker {
     pub(super) fn rest(&mut self) -> Verdict {
         self.nothing_owed()?;
         self.bounds()?;
-        self.watched()?;
+        let mut look_by = self.watched()?;
         let mut waits: BTreeMap<StageId, Waits> = BTreeMap::new();
         for flight in self.flights.values() {
             let waits = waits.entry(flight.stage).or_default();
@@ -67,9 +70,11 @@ impl Checker {
         for (id, stage) in &self.stages {
             let none = Waits::default();
             let waits = waits.get(id).unwrap_or(&none);
-            self.work_conserved(*id, stage, waits).map_err(|why| format!("stage {id}: {why}"))?;
+            let ripens = self.work_conserved(*id, stage, waits);
+            look_by = look_by.min(ripens.map_err(|why| format!("stage {id}: {why}"))?);
             self.stage_kept_up(*id, stage, waits).map_err(|why| format!("stage {id}: {why}"))?;
         }
+        self.look_by = look_by;
         for id in std::mem::take(&mut self.retired_now) {
             let session = &self.sessions[&id];
             let waits = waits.get(&session.stage);
@@ -115,8 +120,9 @@ impl Checker {
         Ok(())
     }
 
-    /// A run that takes too long is asked to end in time, and then made to.
-    fn watched(&self) -> Verdict {
+    /// A run that takes too long is asked to end in time, and then made to. Says when the next is due.
+    fn watched(&self) -> Result<MonoTime, String> {
+        let mut look_by = MonoTime::from_nanos(u64::MAX);
         for (id, session) in &self.sessions {
             let Some(batch) = session.in_hand.front() else { continue };
             let rows = self.batches[batch].flights.len() as u32;
@@ -125,12 +131,14 @@ impl Checker {
             let at = session.since.after(patience.max(self.config.watchdog_floor));
             let Some(asked) = session.terminated else {
                 ensure!(at > self.now, "session {id} runs on and on");
+                look_by = look_by.min(at);
                 continue;
             };
-            let over = asked.after(self.config.watchdog_grace) <= self.now;
-            ensure!(!over || session.killed, "session {id} was to be killed");
+            let at = asked.after(self.config.watchdog_grace);
+            ensure!(at > self.now || session.killed, "session {id} was to be killed");
+            look_by = if session.killed { look_by } else { look_by.min(at) };
         }
-        Ok(())
+        Ok(look_by)
     }
 
     /// Whether a session's device has the slots that it needs; a wide one runs alone.
@@ -145,8 +153,14 @@ impl Checker {
         used == 0 || used + session.slots <= total
     }
 
-    /// Nothing waits for a session that could take it.
-    fn work_conserved(&self, id: StageId, stage: &Stage, waits: &Waits) -> Verdict {
+    /// Nothing waits for a session that could take it. Says when this must be looked at again.
+    fn work_conserved(
+        &self,
+        id: StageId,
+        stage: &Stage,
+        waits: &Waits,
+    ) -> Result<MonoTime, String> {
+        let mut ripens = MonoTime::from_nanos(u64::MAX);
         if let Apart::Up(apart) = stage.apart
             && waits.suspects_apart > 0
         {
@@ -155,7 +169,7 @@ impl Checker {
             ensure!(!idle, "suspects wait, the session apart is idle");
         }
         if waits.suspects == 0 && waits.queued.is_empty() {
-            return Ok(());
+            return Ok(ripens);
         }
         let idle = self.sessions.values().any(|session| {
             session.stage == id
@@ -165,14 +179,15 @@ impl Checker {
                 && self.fits(session)
         });
         if !idle {
-            return Ok(());
+            return Ok(ripens);
         }
         ensure!(waits.suspects == 0, "rows wait to be run again, a session is idle");
         for class in waits.queued.values() {
-            let ripe = class.ripe(&stage.config, self.now);
-            ensure!(!ripe, "{} rows wait, a session is idle", class.rows);
+            let ripe_at = class.ripe_at(&stage.config);
+            ensure!(ripe_at > self.now, "{} rows wait, a session is idle", class.rows);
+            ripens = ripens.min(ripe_at);
         }
-        Ok(())
+        Ok(ripens)
     }
 
     fn stage_kept_up(&self, id: StageId, stage: &Stage, waits: &Waits) -> Verdict {
@@ -191,9 +206,9 @@ impl Checker {
     /// A wake-up must be asked for before anything is overdue, and hardly any while nothing goes on.
     pub(in crate::sim) fn wakes(&self, wakeup: Option<MonoTime>) -> Verdict {
         let deadlines = self.waiting.iter().filter_map(|id| self.requests[id].job.deadline);
-        if let Some(first) = deadlines.min() {
-            ensure!(wakeup.is_some_and(|at| at <= first), "nobody wakes for {first:?}");
-        }
+        let first = deadlines.fold(self.look_by, MonoTime::min);
+        let wakes = wakeup.unwrap_or(MonoTime::from_nanos(u64::MAX));
+        ensure!(wakes <= first, "nobody wakes for {first:?}");
         if self.flights.is_empty() {
             let delays = self.stages.values().map(|stage| stage.config.queue_delay);
             let last = self.now.after(delays.fold(self.config.isolation_idle, Duration::max));
