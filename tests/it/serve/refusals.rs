@@ -104,7 +104,7 @@ async fn what_would_be_late_gets_its_deadline() {
             let refused = refused(&daemon, &long(1).parameter("timeout", 1_000), form).await;
             let expected = code(form, 504, tonic::Code::DeadlineExceeded);
             assert_eq!(refused.code, expected, "{refused:?}");
-            if refused.message.contains("not tried") && expected == 504 {
+            if refused.message.contains("not tried") {
                 assert!(refused.retry_after.is_some(), "{refused:?}");
             }
         }
@@ -138,7 +138,7 @@ async fn one_request_too_many_is_told_so_at_once() {
             let refused = refused(&daemon, &long(1), form).await;
             assert_eq!(refused.code, code(form, 503, tonic::Code::Unavailable), "{refused:?}");
             assert!(refused.message.contains("--requests-max"), "{refused:?}");
-            assert_eq!(refused.retry_after.is_some(), matches!(form, Form::Json | Form::Binary));
+            assert!(refused.retry_after.is_some(), "{refused:?}");
         }
     };
     let (answer, ()) = tokio::join!(running, more);
