@@ -102,7 +102,9 @@ async fn a_reload_follows_the_directory_and_never_serves_old_rows() {
     assert_eq!((&*same.route, &same.outputs), ("hit=1 join=0 run=0", &first.outputs));
     // Other content under the same name and number, rewritten in place.
     fs::copy(version(3), &file).expect("a copy");
+    let seen = daemon.lines().len();
     daemon.reload().await;
+    daemon.logged("model m:1 is retired", seen).await;
     let changed = got(&daemon, four("m", 2.0)).await;
     assert_eq!(
         (&*changed.route, singles(&changed.outputs[0])),
@@ -110,8 +112,11 @@ async fn a_reload_follows_the_directory_and_never_serves_old_rows() {
     );
     // And back: whatever was kept of it is right again.
     fs::copy(version(1), &file).expect("a copy");
+    let seen = daemon.lines().len();
     daemon.reload().await;
+    daemon.logged("model m:1 is retired", seen).await;
     assert_eq!(got(&daemon, four("m", 2.0)).await.outputs, first.outputs);
+    let seen = daemon.lines().len();
     // One goes, one comes, the others stay.
     fs::remove_dir_all(daemon.setup.models().join("m")).expect("a folder of ours");
     daemon.setup.add("fixed_batch", "new");
@@ -120,6 +125,13 @@ async fn a_reload_follows_the_directory_and_never_serves_old_rows() {
     assert_eq!((refused.code, refused.message.contains("'m' is not known")), (404, true));
     assert_eq!(singles(&got(&daemon, four("new", 2.0)).await.outputs[0]), [3.0; 4]);
     got(&daemon, Ask::new("mlp", vec![fp32("x", &[1, 16], &[0.5; 16])])).await;
+    // Private copies go with what they were made for.
+    daemon.logged("model m:1 is retired", seen).await;
+    let stash = fs::read_dir(daemon.setup.beside("work")).expect("a folder").next();
+    let stash = stash.expect("the stash").expect("an entry").path();
+    let copies = fs::read_dir(stash).expect("a folder").map(|entry| entry.expect("an entry"));
+    let copies = copies.filter(|entry| entry.path().is_dir()).count();
+    assert_eq!(copies, 2, "mlp and new");
 }
 
 #[tokio::test]
