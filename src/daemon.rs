@@ -89,6 +89,10 @@ impl Daemon {
         for address in &plan.listen {
             let listener = TcpListener::bind(address).await;
             let listener = listener.map_err(|error| format!("--listen {address}: {error}"))?;
+            if let Ok(address) = listener.local_addr() {
+                // Port 0 leaves the choice to the system.
+                tracing::info!("listening on {address}");
+            }
             tokio::spawn(front.clone().tcp(listener));
         }
         let loader = Loader::new(driver.clone(), pools, stash, plan.load.clone());

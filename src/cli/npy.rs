@@ -151,7 +151,7 @@ fn upper_halves(data: &[u8]) -> Result<Vec<u8>, String> {
 
 /// Fortran-ordered elements in row-major order.
 fn row_major(data: &[u8], shape: &[usize], element: usize) -> Vec<u8> {
-    let count = if element == 0 { 0 } else { data.len() / element };
+    let count = data.len().checked_div(element).unwrap_or(0);
     let mut strides = Vec::with_capacity(shape.len());
     shape.iter().fold(1, |stride, &dim| {
         strides.push(stride);

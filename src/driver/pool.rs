@@ -164,9 +164,12 @@ impl Pools {
                 gone = Some(stage);
             }
         }
-        // Dropping a worker ends its process.
-        if let Some(stage) = gone {
-            pools.remove(&stage);
+        let pool = gone.and_then(|stage| pools.remove(&stage));
+        drop(pools);
+        if let Some(Pool { recipe, serving, isolation, .. }) = pool {
+            // Dropping a worker ends its process; then nothing loads the private copy any more.
+            drop((serving, isolation));
+            tokio::task::spawn_blocking(move || discard(&recipe.config));
         }
     }
 
@@ -217,6 +220,13 @@ impl Pools {
             }
         }
     }
+}
+
+/// Removes the private copy of a model that is served no more: it may be large.
+fn discard(config: &WorkerConfig) {
+    // What stays behind goes with the stash.
+    let _ = config.order.model.parent().map(std::fs::remove_dir_all);
+    tracing::info!("model {} is retired", config.label);
 }
 
 fn backoff(failures: u32) -> Duration {

@@ -131,10 +131,15 @@ pub fn model_metadata(model: &ModelMetadata) -> ModelMetadataResponse {
     }
 }
 
-/// The status for an error.
+/// The status for an error; `retry-after` in its metadata says what the header says over REST.
 #[must_use]
 pub fn error(error: &InferError) -> tonic::Status {
-    tonic::Status::new(status::grpc(error.kind), error.message.clone())
+    let mut status = tonic::Status::new(status::grpc(error.kind), error.message.clone());
+    if let Some(wait) = error.retry_after {
+        let seconds = status::retry_after_secs(wait);
+        status.metadata_mut().insert("retry-after", seconds.into());
+    }
+    status
 }
 
 fn request_parameters(messages: ParameterMessages) -> Result<Parameters, InferError> {

@@ -233,10 +233,13 @@ pub(super) fn read_rest(answer: &Answer) -> Result<Got, Refused> {
 pub(super) fn read_grpc(
     answer: Result<tonic::Response<ModelInferResponse>, tonic::Status>,
 ) -> Result<Got, Refused> {
-    let answer = answer.map_err(|status| Refused {
-        code: u32::try_from(i32::from(status.code())).expect("a code"),
-        message: status.message().to_owned(),
-        retry_after: None,
+    let answer = answer.map_err(|status| {
+        let retry_after = status.metadata().get("retry-after");
+        Refused {
+            code: u32::try_from(i32::from(status.code())).expect("a code"),
+            message: status.message().to_owned(),
+            retry_after: retry_after.map(|wait| wait.to_str().expect("text").to_owned()),
+        }
     })?;
     let route = answer.metadata().get("graftd-route").expect("a route");
     let route = route.to_str().expect("text").to_owned();
