@@ -123,7 +123,7 @@ impl Loader {
         let Stashed { copy, digest, model } = &stashed;
         let (digest, file) = (*digest, copy.file());
         let label = format!("{}:{}", found.name, found.version);
-        let rehearsal = Arc::new(Rehearsal::default());
+        let rehearsal = Arc::new(Rehearsal::new(self.config.load_timeout));
         let (mut host, sessions, mut lanes) =
             self.host(model, &file, &label, rehearsal.clone()).await?;
         let mut probed = probe_model(model, &rehearsal, lanes[0].as_ref()).await;
