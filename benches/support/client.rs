@@ -83,7 +83,8 @@ pub struct Load<'a> {
 }
 
 impl Load<'_> {
-    /// Answers a second over a span, after every connection had its first answer.
+    /// Answers a second over a span, and over two answers a connection at least, after every connection
+    /// had its first.
     ///
     /// `prepare` changes a request before it is sent.
     pub fn rate(&self, span: Duration, mut prepare: impl FnMut(&mut [u8])) -> f64 {
@@ -126,7 +127,11 @@ impl Load<'_> {
             let now = clock.now();
             match window {
                 None if answers >= self.connections => window = Some((now, answers)),
-                Some((start, before)) if result.is_none() && now.since(start) >= span => {
+                Some((start, before))
+                    if result.is_none()
+                        && now.since(start) >= span
+                        && answers >= before + 2 * self.connections =>
+                {
                     let seconds = now.since(start).as_secs_f64();
                     result = Some((answers - before) as f64 / seconds);
                 }
