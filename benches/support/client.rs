@@ -53,7 +53,8 @@ fn measure(answer: &[u8]) -> Option<(usize, usize)> {
     let head = answer.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let ok = answer.get(9..12) == Some(b"200".as_slice());
     assert!(ok, "the server refused: {}", String::from_utf8_lossy(answer));
-    let name = b"content-length: ";
+    // With the line's end before it: inference-header-content-length ends alike.
+    let name = b"\r\ncontent-length: ";
     let at = answer[..head].windows(name.len()).position(|window| window == name)? + name.len();
     let digits = answer[at..head].iter().take_while(|byte| byte.is_ascii_digit());
     let length = digits.fold(0, |number, byte| number * 10 + usize::from(byte - b'0'));
