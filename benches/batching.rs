@@ -13,8 +13,8 @@ const SAMPLES: [&str; 3] = ["iris", "wine", "digits_digit"];
 /// Requests of many rows, where the runs and not HTTP are what costs.
 const MANY_ROWS: [(&str, usize); 2] = [("iris", 64), ("digits_digit", 64)];
 /// Published models, small and large, that gain and that do not.
-const PUBLISHED: [&str; 6] =
-    ["speech_embedding", "kws_command", "magika", "minilm_route", "orientation", "ocr_rec"];
+const PUBLISHED: [&str; 5] =
+    ["speech_embedding", "magika", "minilm_route", "orientation", "ocr_rec"];
 
 pub fn bench(effort: Effort, table: &mut Table) {
     let published: &[&str] = if real_models().is_some() { &PUBLISHED } else { &[] };
@@ -27,7 +27,8 @@ pub fn bench(effort: Effort, table: &mut Table) {
         let mut numbers = 0..;
         let mut side = |server: &Server| {
             let socket = server.socket();
-            let load = Load { socket: &socket, connections: CONNECTIONS, request: &request.bytes };
+            let connections = if SAMPLES.contains(&model) { CONNECTIONS } else { CONNECTIONS / 2 };
+            let load = Load { socket: &socket, connections, request: &request.bytes };
             let requests = load.rate(effort.span(400), |bytes| request.stamp(bytes, &mut numbers));
             requests * rows as f64
         };

@@ -3,6 +3,9 @@
 //! `cargo bench --locked` runs all, `cargo bench --locked -- hits latency` those; GRAFTD_BENCH_LONG=1 takes
 //! more time. The daemon, the echo that it is held against and the load are processes of their own: the
 //! daemon and the echo are spawned, and this process is the client of both.
+//!
+//! For profiling, the same load on a server of one's own: `ratios load SOCKET MODEL CONNECTIONS SECONDS
+//! kept|unique`.
 
 mod batching;
 mod crossing;
@@ -14,8 +17,11 @@ mod scheduler;
 mod support;
 
 use std::path::Path;
+use std::time::Duration;
 use support::Effort;
-use support::table::Table;
+use support::client::Load;
+use support::payload::Payload;
+use support::table::{Table, rate};
 
 type Bench = fn(Effort, &mut Table);
 
@@ -37,6 +43,13 @@ fn main() {
         let bytes = bytes.parse().expect("a number of bytes");
         return support::server::echo_main(bytes, Path::new(socket));
     }
+    if let [verb, socket, model, connections, seconds, kind] = given.as_slice()
+        && verb == "load"
+    {
+        let connections = connections.parse().expect("a number of connections");
+        let span = Duration::from_secs(seconds.parse().expect("a number of seconds"));
+        return load(Path::new(socket), model, connections, span, kind == "kept");
+    }
     // Cargo adds this flag when it runs benchmarks; without it, it only wants to see them built.
     if !given.iter().any(|argument| argument == "--bench") {
         return support::note("benchmarks are run by cargo bench");
@@ -54,4 +67,15 @@ fn main() {
     println!("{text}");
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder");
     std::fs::write(target.join("bench.md"), text).expect("the table in target/bench.md");
+}
+
+fn load(socket: &Path, model: &str, connections: usize, span: Duration, kept: bool) {
+    let request = Payload::of(socket, model, 1).request(kept);
+    let mut unique = 0..;
+    let mut again = (0..256).cycle();
+    let load = Load { socket, connections, request: &request.bytes };
+    let answers = load.rate(span, |bytes| {
+        if kept { request.stamp(bytes, &mut again) } else { request.stamp(bytes, &mut unique) }
+    });
+    println!("{}", rate(answers));
 }

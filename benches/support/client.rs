@@ -53,7 +53,8 @@ fn measure(answer: &[u8]) -> Option<(usize, usize)> {
     let head = answer.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let ok = answer.get(9..12) == Some(b"200".as_slice());
     assert!(ok, "the server refused: {}", String::from_utf8_lossy(answer));
-    let name = b"content-length: ";
+    // With the line's end before it: inference-header-content-length ends alike.
+    let name = b"\r\ncontent-length: ";
     let at = answer[..head].windows(name.len()).position(|window| window == name)? + name.len();
     let digits = answer[at..head].iter().take_while(|byte| byte.is_ascii_digit());
     let length = digits.fold(0, |number, byte| number * 10 + usize::from(byte - b'0'));
@@ -83,7 +84,8 @@ pub struct Load<'a> {
 }
 
 impl Load<'_> {
-    /// Answers a second over a span, after every connection had its first answer.
+    /// Answers a second over a span, and over two answers a connection at least, after every connection
+    /// had its first.
     ///
     /// `prepare` changes a request before it is sent.
     pub fn rate(&self, span: Duration, mut prepare: impl FnMut(&mut [u8])) -> f64 {
@@ -126,7 +128,11 @@ impl Load<'_> {
             let now = clock.now();
             match window {
                 None if answers >= self.connections => window = Some((now, answers)),
-                Some((start, before)) if result.is_none() && now.since(start) >= span => {
+                Some((start, before))
+                    if result.is_none()
+                        && now.since(start) >= span
+                        && answers >= before + 2 * self.connections =>
+                {
                     let seconds = now.since(start).as_secs_f64();
                     result = Some((answers - before) as f64 / seconds);
                 }

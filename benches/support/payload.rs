@@ -26,10 +26,11 @@ pub struct Request {
     datatype: DataType,
 }
 
-/// Sizes of axes that vary and are no batch axis: sentences of 32 tokens, lines of text 320 wide.
-fn fill(model: &str) -> usize {
-    match model {
-        "ocr_rec" | "ocr_det" => 320,
+/// Sizes of axes that vary and are no batch axis: sentences of 32 tokens, lines of text 48 by 320.
+fn fill(model: &str, axis: usize) -> usize {
+    match (model, axis) {
+        ("ocr_rec", 2) => 48,
+        ("ocr_rec", _) => 320,
         _ => 32,
     }
 }
@@ -42,7 +43,7 @@ impl Payload {
         let body = Client::connect(socket).call(head.as_bytes());
         let metadata: Value = serde_json::from_slice(&body).expect("metadata in JSON");
         let inputs = metadata["inputs"].as_array().expect("its inputs");
-        let inputs = inputs.iter().map(|input| tensor(input, fill(model), rows)).collect();
+        let inputs = inputs.iter().map(|input| tensor(input, model, rows)).collect();
         Self { model: model.to_owned(), rows, inputs }
     }
 
@@ -142,14 +143,14 @@ fn constant(name: &str) -> Option<u64> {
     }
 }
 
-fn tensor(input: &Value, fill: usize, rows: usize) -> (String, InputTensor) {
+fn tensor(input: &Value, model: &str, rows: usize) -> (String, InputTensor) {
     let name = input["name"].as_str().expect("a name").to_owned();
     let datatype = input["datatype"].as_str().and_then(DataType::from_name).expect("a datatype");
     let dims = input["shape"].as_array().expect("a shape");
     let size = |(axis, dim): (usize, &Value)| match usize::try_from(dim.as_i64().unwrap_or(-1)) {
         Ok(size) => size,
         Err(_) if axis == 0 => rows,
-        Err(_) => fill,
+        Err(_) => fill(model, axis),
     };
     let shape: Vec<usize> = dims.iter().enumerate().map(size).collect();
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;

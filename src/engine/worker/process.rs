@@ -256,11 +256,9 @@ impl Watch {
                 biased;
                 guard = bell.readable() => {
                     let Ok(mut guard) = guard else { break };
-                    let mut count = [0; 8];
-                    // Reading resets the bell; an empty one only means that nothing is new.
-                    let _ = guard.try_io(|bell| {
-                        rustix::io::read(bell.get_ref(), &mut count).map_err(io::Error::from)
-                    });
+                    // The reactor watches for edges and every ring is one, so the bell's count need not
+                    // be read. Cleared first: what is completed while we collect rings again.
+                    guard.clear_ready();
                     self.collect();
                 }
                 order = orders.recv_async() => {
