@@ -203,8 +203,17 @@ impl Driver {
 
     /// Makes a lane known, and then its session to the scheduler.
     pub fn add_lane(&self, session: SessionId, lane: Arc<dyn Lane>, event: Event) {
-        self.core.lock().ledger.lanes.insert(session, lane);
+        self.core.lock().ledger.lanes.insert(session, lane.clone());
         self.event(event);
+        // A process that ended before its session was known could tell nobody who knew it.
+        if lane.is_dead() {
+            self.session_gone(session);
+        }
+    }
+
+    fn session_gone(&self, session: SessionId) {
+        self.core.lock().ledger.lanes.remove(&session);
+        self.event(Event::SessionDown { session });
     }
 
     /// How much there is to do.
@@ -268,13 +277,17 @@ impl Driver {
 
     fn timeout(&self) {
         let mut out = Outgoing::default();
-        {
+        let idle = {
             let mut core = self.core.lock();
             let now = self.clock.now();
             core.sched.handle_timeout(now);
             core.collect(&None, now, &mut out);
             let wakeup = core.sched.next_wakeup();
             self.armed.store(wakeup.map_or(u64::MAX, MonoTime::as_nanos), Ordering::Release);
+            core.sched.is_idle()
+        };
+        if idle {
+            self.idle.notify_waiters();
         }
         let follow_ups = self.perform(out);
         self.follow(follow_ups);
@@ -391,15 +404,8 @@ impl CompletionSink for Driver {
 
 impl crate::engine::worker::WorkerEvents for Driver {
     fn worker_died(&self, sessions: &[SessionId], how: &str) {
-        {
-            let mut core = self.core.lock();
-            sessions.iter().for_each(|session| {
-                core.ledger.lanes.remove(session);
-            });
-        }
-        for &session in sessions {
-            self.event(Event::SessionDown { session });
-        }
+        self.metrics.worker_died();
+        sessions.iter().for_each(|&session| self.session_gone(session));
         let order = Order::Died { sessions: sessions.to_vec(), how: how.to_owned() };
         if self.orders.try_send(order).is_err() {
             tracing::error!("the pools do not keep up with dying workers");

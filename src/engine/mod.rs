@@ -189,4 +189,9 @@ pub trait Lane: Send + Sync {
 
     /// Ends the process that runs the batch, if it has one of its own.
     fn kill(&self);
+
+    /// Whether its process has ended; said before the death is reported.
+    fn is_dead(&self) -> bool {
+        false
+    }
 }

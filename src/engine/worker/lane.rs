@@ -59,6 +59,11 @@ impl WorkerLane {
         state.in_hand.clear();
     }
 
+    /// Batches completed so far; the count wraps.
+    pub(super) fn completed(&self) -> u32 {
+        self.state.lock().completed
+    }
+
     fn read(
         &self,
         count: u32,
@@ -148,5 +153,9 @@ impl Lane for WorkerLane {
 
     fn kill(&self) {
         self.killer.kill();
+    }
+
+    fn is_dead(&self) -> bool {
+        self.state.lock().dead
     }
 }
