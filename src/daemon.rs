@@ -71,7 +71,7 @@ impl Daemon {
         let metrics = Arc::new(Metrics::new());
         let (driver, orders) = Driver::new(plan.sched.clone(), metrics.clone());
         let service = Arc::new(Service::new(driver.clone(), metrics.clone(), plan.timeout));
-        let pools = Pools::new(driver.clone(), metrics, health(&service));
+        let pools = Pools::new(driver.clone(), health(&service));
         let stash = Stash::create(&plan.work_dir).map_err(|error| {
             let shown = plan.work_dir.display();
             format!("--work-dir {shown}: {error}; name a folder that can be written")

@@ -86,13 +86,18 @@ impl std::fmt::Debug for Loader {
 }
 
 /// Runs batches before the scheduler knows of their session.
-#[derive(Default)]
 pub(super) struct Rehearsal {
+    /// How long one run may take: no watchdog looks at these.
+    patience: Duration,
     next: AtomicU64,
     waiting: Mutex<HashMap<BatchId, oneshot::Sender<Completion>>>,
 }
 
 impl Rehearsal {
+    pub(super) fn new(patience: Duration) -> Self {
+        Self { patience, next: AtomicU64::new(0), waiting: Mutex::default() }
+    }
+
     /// Runs one batch and waits for it.
     pub(super) async fn run(
         &self,
@@ -100,12 +105,24 @@ impl Rehearsal {
         plan: &Arc<BatchPlan>,
     ) -> Result<(Block, Duration), EngineError> {
         let batch = BatchId(self.next.fetch_add(1, Ordering::Relaxed));
-        let (sender, receiver) = oneshot::channel();
+        let (sender, mut receiver) = oneshot::channel();
         self.waiting.lock().insert(batch, sender);
         if let Begun::Finished(completion) = lane.begin(batch, plan) {
             self.complete(completion);
         }
-        match receiver.await {
+        if lane.is_dead() {
+            // It swallowed the batch, and its death was told before anybody waited.
+            self.waiting.lock().remove(&batch);
+        }
+        let completion = match tokio::time::timeout(self.patience, &mut receiver).await {
+            Ok(completion) => completion,
+            Err(_) => {
+                // Its death is told like any other.
+                lane.kill();
+                receiver.await
+            }
+        };
+        match completion {
             Ok(completion) => completion.result,
             Err(_) => Err(EngineError::Protocol("the worker process ended".into())),
         }
@@ -178,7 +195,7 @@ impl Loader {
         model: &Model,
     ) -> Result<ModelSpec, String> {
         let label = format!("{}:{}", found.name, found.version);
-        let rehearsal = Arc::new(Rehearsal::default());
+        let rehearsal = Arc::new(Rehearsal::new(self.config.load_timeout));
         let (mut host, sessions, mut lanes) =
             self.host(model, file, &label, rehearsal.clone()).await?;
         let mut probed = probe_model(model, &rehearsal, lanes[0].as_ref()).await;

@@ -2,17 +2,17 @@
 
 use super::load::Rehearsal;
 use super::{Driver, Order};
-use crate::engine::BatchPlan;
 use crate::engine::worker::{Worker, WorkerConfig};
+use crate::engine::{BatchPlan, EngineError};
 use crate::id::{SessionId, StageId};
-use crate::metrics::Metrics;
 use crate::sched::event::{Event, Failure, Purpose};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A worker that lived this long starts with a clean sheet when it dies.
+/// A worker that lived this long starts with a clean sheet when it dies, as does one that answered anything:
+/// what is held back are workers that die again and again without being of use.
 const GOOD_LIFE: Duration = Duration::from_secs(10);
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
@@ -36,6 +36,8 @@ struct Pool {
     isolation: Option<(SessionId, Worker)>,
     failures: u32,
     started: crate::time::MonoTime,
+    /// What the serving worker had completed when it began to serve.
+    warmed: u32,
 }
 
 /// Told when a stage cannot be served any more, and when it can again.
@@ -44,7 +46,6 @@ pub type Health = Arc<dyn Fn(StageId, Result<(), String>) + Send + Sync>;
 /// All pools.
 pub struct Pools {
     driver: Arc<Driver>,
-    metrics: Arc<Metrics>,
     health: Health,
     pools: Mutex<HashMap<StageId, Pool>>,
 }
@@ -58,8 +59,8 @@ impl std::fmt::Debug for Pools {
 impl Pools {
     /// No pools yet.
     #[must_use]
-    pub fn new(driver: Arc<Driver>, metrics: Arc<Metrics>, health: Health) -> Arc<Self> {
-        Arc::new(Self { driver, metrics, health, pools: Mutex::default() })
+    pub fn new(driver: Arc<Driver>, health: Health) -> Arc<Self> {
+        Arc::new(Self { driver, health, pools: Mutex::default() })
     }
 
     /// Takes over a warm worker: its lanes get traffic from now on.
@@ -78,6 +79,7 @@ impl Pools {
             isolation: None,
             failures: 0,
             started,
+            warmed: 0,
         };
         self.pools.lock().insert(stage, pool);
         self.serve(stage, worker, sessions);
@@ -85,14 +87,16 @@ impl Pools {
 
     fn serve(self: &Arc<Self>, stage: StageId, worker: Worker, sessions: Vec<SessionId>) {
         let lanes = worker.lanes();
-        let alive = worker.set_events(self.driver.clone());
-        let slots = {
+        let (alive, slots) = {
             let mut pools = self.pools.lock();
             let Some(pool) = pools.get_mut(&stage) else { return };
-            pool.serving = Some(worker);
             pool.sessions.clone_from(&sessions);
             pool.started = self.driver.clock().now();
-            pool.recipe.slots
+            pool.warmed = worker.completed();
+            // From here on its death is told to this pool, which has to know its sessions by then.
+            let alive = worker.set_events(self.driver.clone());
+            pool.serving = Some(worker);
+            (alive, pool.recipe.slots)
         };
         if !alive {
             return self.died(&sessions, "it ended while it was taken over");
@@ -129,7 +133,8 @@ impl Pools {
         let session = self.driver.session();
         recipe.config.order.geometry.lanes = 1;
         recipe.config.order.session.lanes = 1;
-        match Worker::start(&recipe.config, &[session], self.driver.clone()).await {
+        recipe.config.label.push_str(" apart");
+        match self.start_apart(&recipe.config, session).await {
             Ok(worker) => {
                 let lanes = worker.lanes();
                 if let Some(pool) = self.pools.lock().get_mut(&stage) {
@@ -145,6 +150,21 @@ impl Pools {
                 tracing::error!("{}: no worker apart for suspect rows: {why}", recipe.config.label);
                 let failure = Failure { message: "the model's worker cannot be started".into() };
                 self.driver.event(Event::IsolationFailed { stage, failure });
+            }
+        }
+    }
+
+    /// Starts a worker for suspects; as innocent rows wait for it, one failed start is not the last word.
+    async fn start_apart(
+        &self,
+        config: &WorkerConfig,
+        session: SessionId,
+    ) -> Result<Worker, String> {
+        let mut tries = 1;
+        loop {
+            match Worker::start(config, &[session], self.driver.clone()).await {
+                Err(_) if tries < FAILURES_MAX => tries += 1,
+                result => return result,
             }
         }
     }
@@ -168,7 +188,6 @@ impl Pools {
     }
 
     fn died(self: &Arc<Self>, sessions: &[SessionId], how: &str) {
-        self.metrics.worker_died();
         let mut pools = self.pools.lock();
         for (&stage, pool) in pools.iter_mut() {
             let label = &pool.recipe.config.label;
@@ -178,7 +197,10 @@ impl Pools {
             } else if pool.sessions.iter().any(|id| sessions.contains(id)) {
                 tracing::warn!("{label}: worker ended ({how}); starting another");
                 let lived = self.driver.clock().now().since(pool.started);
-                pool.failures = if lived > GOOD_LIFE { 0 } else { pool.failures + 1 };
+                let answered =
+                    pool.serving.as_ref().is_some_and(|worker| worker.completed() != pool.warmed);
+                let of_use = answered || lived > GOOD_LIFE;
+                pool.failures = if of_use { 0 } else { pool.failures + 1 };
                 pool.serving = None;
                 pool.sessions.clear();
                 tokio::spawn(self.clone().respawn(stage, pool.failures));
@@ -225,11 +247,15 @@ fn backoff(failures: u32) -> Duration {
 
 /// Starts a worker and runs it warm.
 async fn start_warm(recipe: &Recipe, sessions: &[SessionId]) -> Result<Worker, String> {
-    let rehearsal = Arc::new(Rehearsal::default());
+    let rehearsal = Arc::new(Rehearsal::new(recipe.config.load_timeout));
     let worker = Worker::start(&recipe.config, sessions, rehearsal.clone()).await?;
     for lane in worker.lanes() {
         for plan in &recipe.warm {
-            rehearsal.run(lane.as_ref(), plan).await.map_err(|error| error.to_string())?;
+            // As at load, a row that the model refuses does not keep it from serving; a death does.
+            if let Err(error @ EngineError::Protocol(_)) = rehearsal.run(lane.as_ref(), plan).await
+            {
+                return Err(error.to_string());
+            }
         }
     }
     Ok(worker)

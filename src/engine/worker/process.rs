@@ -22,6 +22,8 @@ use tokio::process::{Child, Command};
 
 /// Terminate orders that may wait for a worker to listen.
 const ORDERS_MAX: usize = 64;
+/// How long a worker that broke off may take to end by itself, and so to show of what.
+const END_WAIT: Duration = Duration::from_secs(2);
 
 /// What is needed to start a worker.
 #[derive(Clone, Debug)]
@@ -134,6 +136,12 @@ impl Worker {
         self.events.lock().is_none()
     }
 
+    /// Batches completed so far over all lanes; the count wraps.
+    #[must_use]
+    pub fn completed(&self) -> u32 {
+        self.lanes.iter().fold(0, |sum, lane| sum.wrapping_add(lane.completed()))
+    }
+
     /// Ends the process without telling anybody: its sessions have nothing in hand.
     pub fn stop(&self) {
         *self.events.lock() = None;
@@ -189,18 +197,27 @@ async fn load(
     };
     let reply = match tokio::time::timeout(config.load_timeout, talk).await {
         Err(_) => return Err(format!("loading took longer than {:?}", config.load_timeout)),
-        Ok(Err(error)) => return Err(format!("the worker broke off: {error}")),
-        Ok(Ok(reply)) => reply,
+        // A process that dies before it has read its order resets the connection.
+        Ok(reply) => reply.unwrap_or_default(),
     };
     match serde_json::from_str(&reply) {
         Ok(LoadReply::Ready { warnings }) => Ok(warnings),
         Ok(LoadReply::Refused { reason }) => Err(reason),
         Err(_) => {
-            let how = child.0.wait().await.map(|status| status.to_string());
-            let how = how.unwrap_or_else(|error| error.to_string());
+            let how = last_word(child).await;
             Err(format!("its worker process ended while loading it: {how}"))
         }
     }
+}
+
+/// How a process ended that is about to; one that does not after all is ended.
+async fn last_word(child: &mut Reaper) -> String {
+    if tokio::time::timeout(END_WAIT, child.0.wait()).await.is_err() {
+        // One that has just ended is no error.
+        let _ = child.0.start_kill();
+    }
+    let how = child.0.wait().await.map(|status| status.to_string());
+    how.unwrap_or_else(|error| error.to_string())
 }
 
 /// The task that listens to a worker for as long as it lives.
