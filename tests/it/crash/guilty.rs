@@ -1,35 +1,19 @@
 //! Rows that end the process that runs them, or only fail, among rows that do not.
 
+use super::crowd::{Ask, all, int64};
 use crate::daemon::{Chance, Daemon, Settings, library};
-use graftd::error::{ErrorKind, InferError};
-use graftd::model::ModelSpec;
-use graftd::request::InferResponse;
-use graftd::rows::{InputTensor, Inputs};
-use graftd::tensor::DataType;
+use graftd::error::ErrorKind;
+use graftd::rows::Inputs;
 use std::sync::Arc;
 
 /// The columns of a row of `div`.
 const COLUMNS: usize = 4;
-/// Requests that come at a time.
-const AT_A_TIME: usize = 64;
-
-fn int64(shape: &[usize], axis: Option<usize>, values: &[i64]) -> InputTensor {
-    let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    let shape = shape.to_vec();
-    InputTensor { datatype: DataType::Int64, shape, axis, data: data.into(), row_ends: Vec::new() }
-}
 
 /// A request to `div`.
 fn division(a: &[i64], b: &[i64]) -> Inputs {
     let rows = a.len() / COLUMNS;
     let tensor = |values| int64(&[rows, COLUMNS], Some(0), values);
     Inputs { tensors: vec![tensor(a), tensor(b)], rows }
-}
-
-/// One request of a crowd, and what must come of it.
-struct Ask {
-    inputs: Inputs,
-    expected: Result<Vec<u8>, ErrorKind>,
 }
 
 fn good(chance: &mut Chance) -> (Vec<i64>, Vec<i64>) {
@@ -46,36 +30,6 @@ fn ask(a: &[i64], b: &[i64], fault: Option<ErrorKind>) -> Ask {
         None => Ok(a.iter().zip(b).flat_map(quotient).collect()),
     };
     Ask { inputs: division(a, b), expected }
-}
-
-/// Asks everything, many at a time, and checks every answer.
-async fn all(daemon: &Arc<Daemon>, spec: &Arc<ModelSpec>, crowd: Vec<Ask>) {
-    let mut crowd = crowd.into_iter();
-    let mut running = tokio::task::JoinSet::new();
-    loop {
-        while running.len() < AT_A_TIME
-            && let Some(ask) = crowd.next()
-        {
-            let (daemon, spec) = (daemon.clone(), spec.clone());
-            running.spawn(async move { check(daemon.infer(&spec, &ask.inputs).await, &ask) });
-        }
-        match running.join_next().await {
-            Some(done) => done.unwrap(),
-            None => return,
-        }
-    }
-}
-
-fn check(answer: Result<InferResponse, InferError>, ask: &Ask) {
-    match (answer, &ask.expected) {
-        (Ok(answer), Ok(expected)) => {
-            assert_eq!(answer.outputs[0].contiguous(), *expected, "{:?}", ask.inputs);
-        }
-        (Err(error), Err(kind)) => assert_eq!(error.kind, *kind, "{error}"),
-        (answer, expected) => {
-            panic!("{answer:?} instead of {expected:?} for {:?}", ask.inputs)
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

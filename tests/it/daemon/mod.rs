@@ -1,7 +1,7 @@
 //! A daemon without sockets: driver, pools and loader in this process, workers of our own binary.
 
 mod chance;
-mod oracle;
+pub mod oracle;
 pub mod process;
 
 pub use chance::Chance;
@@ -100,10 +100,10 @@ impl Daemon {
         let folder = tempfile::tempdir().unwrap();
         let metrics = Arc::new(Metrics::new());
         let (driver, orders) = Driver::new(settings.sched, metrics.clone());
-        let service = Arc::new(Service::new(driver.clone(), metrics.clone(), None));
+        let service = Arc::new(Service::new(driver.clone(), metrics, None));
         let (told, health) = flume::bounded(64);
         let tell = Arc::new(move |stage, result| told.send((stage, result)).unwrap_or_default());
-        let pools = Pools::new(driver.clone(), metrics, tell);
+        let pools = Pools::new(driver.clone(), tell);
         tokio::spawn(driver.clone().timers());
         tokio::spawn(pools.clone().run(orders));
         let stash = Stash::create(folder.path()).unwrap();

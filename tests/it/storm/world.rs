@@ -23,7 +23,7 @@ const STAGES: u32 = 4;
 const LANES: usize = 2;
 const CALLERS: usize = 64;
 /// Distinct rows of a stage.
-const KEYS: usize = 3000;
+const KEYS: usize = 400;
 const REQUEST_ROWS_MAX: usize = 6;
 
 /// What kind of storm.
