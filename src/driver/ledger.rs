@@ -7,7 +7,7 @@ use crate::model::ModelSpec;
 use crate::rows::{Block, Inputs, RowValue};
 use crate::sched::event::{Action, Outcome, RowRef, SettledRow, Slot};
 use crate::time::MonoTime;
-use std::collections::HashMap;
+use rustc_hash::FxHashMap as HashMap;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -29,6 +29,7 @@ pub(super) struct Entry {
     pub submitted: MonoTime,
     pub rows: Vec<Option<RowValue>>,
     pub routes: Vec<Route>,
+    /// Where the reply goes; none while the request is being submitted.
     pub reply: Option<oneshot::Sender<Reply>>,
 }
 
@@ -46,6 +47,15 @@ pub(super) type Outputs = Option<(BatchId, Arc<Block>)>;
 impl Ledger {
     pub(super) fn insert(&mut self, id: RequestId, entry: Entry) {
         self.requests.insert(id, entry);
+    }
+
+    /// Where the reply of a request that was just submitted will come.
+    pub(super) fn wait_for(&mut self, id: RequestId) -> oneshot::Receiver<Reply> {
+        let (sender, receiver) = oneshot::channel();
+        if let Some(entry) = self.requests.get_mut(&id) {
+            entry.reply = Some(sender);
+        }
+        receiver
     }
 
     pub(super) fn requests(&self) -> usize {
@@ -162,9 +172,10 @@ impl Ledger {
         if matches!(outcome, Outcome::Refused { .. } | Outcome::Quarantined) {
             self.requests.remove(&id);
         }
-        if let Some(sender) = sender {
-            let rows = rows.into_iter().flatten().collect();
-            out.replies.push((sender, Reply { outcome, rows, routes }));
+        let reply = Reply { outcome, rows: rows.into_iter().flatten().collect(), routes };
+        match sender {
+            Some(sender) => out.replies.push((sender, reply)),
+            None => out.direct = Some(reply),
         }
     }
 }

@@ -105,6 +105,8 @@ struct Run {
 struct Outgoing {
     runs: Vec<Run>,
     replies: Vec<(oneshot::Sender<Reply>, Reply)>,
+    /// The reply of the very request that is being submitted.
+    direct: Option<Reply>,
     orders: Vec<Order>,
 }
 
@@ -157,7 +159,6 @@ impl Driver {
     /// Runs a call to its end. Dropping the future withdraws the call.
     pub async fn call(self: &Arc<Self>, call: Call) -> Reply {
         let id = RequestId(self.requests.fetch_add(1, Ordering::Relaxed));
-        let (sender, mut receiver) = oneshot::channel();
         let now = self.clock.now();
         let rows = call.keys.len();
         let entry = Entry {
@@ -167,7 +168,7 @@ impl Driver {
             submitted: now,
             rows: vec![None; rows],
             routes: vec![Route::Run; rows],
-            reply: Some(sender),
+            reply: None,
         };
         let job = Job {
             request: id,
@@ -179,21 +180,47 @@ impl Driver {
             priority: call.priority,
             sharing: call.sharing,
         };
-        self.drive(Some((id, entry)), Event::Submit(job), None);
-        // Hits and refusals are there already: no need to go to sleep for them.
-        if let Ok(reply) = receiver.try_recv() {
-            return reply;
-        }
+        // Hits and refusals have their reply at once: no channel is made and nobody sleeps for them.
+        let receiver = match self.submit(id, entry, job) {
+            Ok(reply) => return reply,
+            Err(receiver) => receiver,
+        };
         let withdraw = Withdraw { driver: self, id };
         let reply = receiver.await;
         std::mem::forget(withdraw);
-        // The sender goes only with its reply, or with the daemon.
-        reply.unwrap_or(Reply { outcome: Outcome::Expired, rows: Vec::new(), routes: Vec::new() })
+        reply.unwrap_or_else(|_| Reply {
+            // The sender goes only with its reply; without one, the ledger and the scheduler disagree.
+            outcome: Outcome::Failed(Failure { message: "the daemon lost its answer".into() }),
+            rows: Vec::new(),
+            routes: Vec::new(),
+        })
+    }
+
+    /// Submits a job: its reply, if that is there at once, or where it will come.
+    fn submit(
+        &self,
+        id: RequestId,
+        entry: Entry,
+        job: Job,
+    ) -> Result<Reply, oneshot::Receiver<Reply>> {
+        let mut out = Outgoing::default();
+        let answer = {
+            let mut core = self.core.lock();
+            let now = self.clock.now();
+            core.ledger.insert(id, entry);
+            core.sched.handle(now, Event::Submit(job));
+            core.collect(&None, now, &mut out);
+            self.arm(core.sched.next_wakeup());
+            out.direct.take().ok_or_else(|| core.ledger.wait_for(id))
+        };
+        let follow_ups = self.perform(out);
+        self.follow(follow_ups);
+        answer
     }
 
     /// Tells the scheduler of an event and does what it wants done.
     pub fn event(&self, event: Event) {
-        self.drive(None, event, None);
+        self.drive(event, None);
     }
 
     /// A new session's number.
@@ -298,31 +325,23 @@ impl Driver {
     }
 
     /// One event, and every event that its actions bring about on this very thread.
-    fn drive(&self, entry: Option<(RequestId, Entry)>, event: Event, outputs: Outputs) {
-        let follow_ups = self.step(entry, event, outputs);
+    fn drive(&self, event: Event, outputs: Outputs) {
+        let follow_ups = self.step(event, outputs);
         self.follow(follow_ups);
     }
 
     fn follow(&self, mut completions: Vec<Completion>) {
         while let Some(completion) = completions.pop() {
             let (event, outputs) = self.completed(completion);
-            completions.extend(self.step(None, event, outputs));
+            completions.extend(self.step(event, outputs));
         }
     }
 
-    fn step(
-        &self,
-        entry: Option<(RequestId, Entry)>,
-        event: Event,
-        outputs: Outputs,
-    ) -> Vec<Completion> {
+    fn step(&self, event: Event, outputs: Outputs) -> Vec<Completion> {
         let mut out = Outgoing::default();
         let idle = {
             let mut core = self.core.lock();
             let now = self.clock.now();
-            if let Some((id, entry)) = entry {
-                core.ledger.insert(id, entry);
-            }
             core.sched.handle(now, event);
             core.collect(&outputs, now, &mut out);
             // Under the lock, so that the timer task cannot overwrite an earlier time with a later one.
@@ -400,7 +419,7 @@ impl CompletionSink for Driver {
     fn complete(&self, completion: Completion) {
         let start = self.clock.now();
         let (event, outputs) = self.completed(completion);
-        let follow_ups = self.step(None, event, outputs);
+        let follow_ups = self.step(event, outputs);
         self.metrics.scattered(self.clock.now().since(start));
         self.follow(follow_ups);
     }

@@ -14,6 +14,8 @@ pub struct Offer {
     pub queued: usize,
     /// How long the first of them has waited.
     pub head_age: Duration,
+    /// Rows beyond which a batch of this class was seen not to pay.
+    pub useful: usize,
     /// Sessions that could take a batch now; 0 where it would be formed ahead for a busy one.
     pub idle: usize,
 }
@@ -40,16 +42,17 @@ pub fn choose(config: &StageConfig, offer: Offer) -> Verdict {
         return Verdict::Leave;
     }
     if offer.idle == 0 {
-        return ahead(config, offer.queued);
+        return ahead(config, offer);
     }
     let waits = !config.queue_delay.is_zero();
-    if waits && offer.queued < goal(config) && offer.head_age < config.queue_delay {
+    let goal = goal(config).min(offer.useful);
+    if waits && offer.queued < goal && offer.head_age < config.queue_delay {
         return Verdict::Wait(config.queue_delay - offer.head_age);
     }
     let share = offer.queued.div_ceil(offer.idle).max(config.batch_rows_knee).min(offer.queued);
-    let rows = preferred(config, share.min(config.batch_rows_max));
+    let rows = preferred(config, share.min(config.batch_rows_max).min(offer.useful));
     let reason = match () {
-        () if rows >= goal(config) => RunReason::Full,
+        () if rows >= goal => RunReason::Full,
         () if waits => RunReason::Delay,
         () => RunReason::Idle,
     };
@@ -57,12 +60,13 @@ pub fn choose(config: &StageConfig, offer: Offer) -> Verdict {
 }
 
 /// A batch is formed ahead only when more rows would not help it: until then the queue may grow.
-fn ahead(config: &StageConfig, queued: usize) -> Verdict {
+fn ahead(config: &StageConfig, Offer { queued, useful, .. }: Offer) -> Verdict {
     let enough = if config.queue_delay.is_zero() { config.batch_rows_knee } else { goal(config) };
-    if queued < enough {
+    if queued < enough.min(useful) {
         return Verdict::Leave;
     }
-    Verdict::Take(preferred(config, queued.min(config.batch_rows_max)), RunReason::Ahead)
+    let rows = queued.min(config.batch_rows_max).min(useful);
+    Verdict::Take(preferred(config, rows), RunReason::Ahead)
 }
 
 /// The size that is worth waiting for.
@@ -92,6 +96,14 @@ mod tests {
     }
 
     #[test]
+    fn never_takes_more_than_was_seen_to_pay() {
+        let config = config(8, 4, &[], Duration::ZERO);
+        let offer = |idle| Offer { queued: 20, head_age: Duration::ZERO, useful: 2, idle };
+        assert_eq!(choose(&config, offer(1)), Verdict::Take(2, RunReason::Full));
+        assert_eq!(choose(&config, offer(0)), Verdict::Take(2, RunReason::Ahead));
+    }
+
+    #[test]
     fn takes_what_is_there_when_idle_and_only_full_batches_ahead() {
         use RunReason::{Ahead, Delay, Full, Idle};
         use Verdict::{Leave, Take, Wait};
@@ -118,7 +130,7 @@ mod tests {
             (8, 1, &[2, 4], Duration::ZERO, 1, Duration::ZERO, 1, Take(1, Idle)),
         ];
         for (max, knee, sizes, delay, queued, head_age, idle, expected) in table {
-            let offer = Offer { queued, head_age, idle };
+            let offer = Offer { queued, head_age, useful: usize::MAX, idle };
             assert_eq!(choose(&config(max, knee, sizes, delay), offer), expected, "{offer:?}");
         }
     }

@@ -85,7 +85,8 @@ impl Scheduler {
         for (_, class) in stage.queue.classes() {
             let head = stage.queue.head(class).and_then(|flight| self.flights.get(flight));
             let head_age = head.map_or(Duration::ZERO, |head| self.now.since(head.arrival));
-            let offer = Offer { queued: stage.queue.class_rows(class), head_age, idle };
+            let (queued, useful) = (stage.queue.class_rows(class), stage.useful_rows(class));
+            let offer = Offer { queued, head_age, useful, idle };
             match batch::choose(&stage.config, offer) {
                 Verdict::Take(rows, reason) => {
                     choice = Some((class, rows, reason));

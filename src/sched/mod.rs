@@ -24,8 +24,8 @@ mod submit;
 mod timer;
 mod verify;
 
-use crate::id::{BatchId, RequestId, SessionId, StageId};
-use crate::time::MonoTime;
+use crate::id::{BatchId, ClassKey, RequestId, SessionId, StageId};
+use crate::time::{MonoTime, nanos};
 use cache::RowIndex;
 use config::{Config, StageConfig};
 use cost::Costs;
@@ -39,6 +39,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use timer::{Timer, Timers};
 
+/// Classes of one stage whose costs are remembered; past these all are forgotten and learned anew.
+const CLASSES_MAX: usize = 256;
+
 /// One stage and what waits for it.
 #[derive(Debug)]
 struct Stage {
@@ -46,11 +49,37 @@ struct Stage {
     queue: Queue,
     suspects: Suspects,
     costs: Costs,
+    /// The same by class: rows of one shape may gain from batches where those of another do not.
+    classes: BTreeMap<ClassKey, Costs>,
     /// Flights of this stage, wherever they are.
     flights: usize,
     retired: bool,
     /// When its queue delay is looked at again.
     ripe_at: Option<MonoTime>,
+}
+
+impl Stage {
+    /// Learns what a batch of a class cost.
+    fn learn(&mut self, class: ClassKey, rows: usize, service: Duration) {
+        self.costs.observe(rows, service);
+        if self.config.batch_rows_max <= 1 {
+            return;
+        }
+        if self.classes.len() >= CLASSES_MAX && !self.classes.contains_key(&class) {
+            self.classes.clear();
+        }
+        // Sizes between powers of two count for the one below, so that each is seen often enough.
+        let size = 1 << rows.max(1).ilog2();
+        let ns = u128::from(nanos(service)) * size as u128 / rows.max(1) as u128;
+        let share = Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX));
+        self.classes.entry(class).or_default().observe(size, share);
+    }
+
+    /// Rows beyond which a batch of a class was seen not to pay.
+    fn useful_rows(&self, class: ClassKey) -> usize {
+        let most = self.config.batch_rows_max;
+        self.classes.get(&class).map_or(most, |costs| costs.useful_rows(most))
+    }
 }
 
 /// One batch that a session has in hand.
@@ -233,6 +262,7 @@ impl Scheduler {
             queue: Queue::default(),
             suspects: Suspects::default(),
             costs: Costs::default(),
+            classes: BTreeMap::new(),
             flights: 0,
             retired: false,
             ripe_at: None,

@@ -12,8 +12,11 @@ use std::time::Duration;
 impl Scheduler {
     pub(super) fn done(&mut self, id: SessionId, batch: BatchId, service: Duration, bytes: u64) {
         let Some(batch_state) = self.take_in_hand(id, batch) else { return };
-        if let Some(stage) = self.stages.get_mut(&batch_state.stage) {
-            stage.costs.observe(batch_state.flights.len(), service);
+        let first = batch_state.flights.first().and_then(|&flight| self.flights.get(flight));
+        if let (Some(class), Some(stage)) =
+            (first.map(|flight| flight.class), self.stages.get_mut(&batch_state.stage))
+        {
+            stage.learn(class, batch_state.flights.len(), service);
         }
         let mut rows = Vec::with_capacity(batch_state.flights.len());
         let mut answered = Vec::new();

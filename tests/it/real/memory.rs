@@ -2,8 +2,11 @@
 
 use super::fetched;
 use crate::daemon::{Daemon, Settings, library, skipped};
+use graftd::id::DeviceId;
+use graftd::model::probe::{self, Kind, Sample};
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 /// The share of memory that is a process's own, in kB.
 fn proportional_kb(pid: i32) -> u64 {
@@ -15,9 +18,22 @@ fn proportional_kb(pid: i32) -> u64 {
 async fn worker_kb(library: &Path, file: &Path, sessions: usize) -> u64 {
     let mut settings = Settings::new(library.to_owned());
     settings.load.session.lanes = sessions;
-    let daemon = Daemon::start(&format!("memory{sessions}"), settings);
-    // Ready means that every session has run at every batch size.
-    daemon.load("model", file).await.unwrap();
+    settings.sched.devices = vec![(DeviceId(0), 4)];
+    let daemon = Arc::new(Daemon::start(&format!("memory{sessions}"), settings));
+    let spec = daemon.load("model", file).await.unwrap();
+    // Batches in all sessions at once, so that each has its own memory for what is in between.
+    let mut running = tokio::task::JoinSet::new();
+    for seed in 0..128 {
+        let (daemon, spec) = (daemon.clone(), spec.clone());
+        running.spawn(async move {
+            let sample = Sample { fill: 16, int_max: 1, scalar: 1 };
+            let row = probe::row(&spec.inputs, sample, Kind::Normal(seed));
+            daemon.infer(&spec, &row).await.unwrap();
+        });
+    }
+    while let Some(answered) = running.join_next().await {
+        answered.unwrap();
+    }
     let workers = daemon.workers("model");
     assert_eq!(workers.len(), 1);
     proportional_kb(workers[0].pid)
