@@ -16,7 +16,7 @@ const MANY_ROWS: [(&str, usize); 2] = [("iris", 64), ("digits_digit", 64)];
 const PUBLISHED: [&str; 5] =
     ["speech_embedding", "magika", "minilm_route", "orientation", "ocr_rec"];
 
-pub fn bench(effort: Effort, table: &mut Table) {
+pub(crate) fn bench(effort: Effort, table: &mut Table) {
     let published: &[&str] = if real_models().is_some() { &PUBLISHED } else { &[] };
     let models = [&SAMPLES, published].concat();
     let on = Server::daemon(&models, &[]);

@@ -55,7 +55,7 @@ struct Side {
     _worker: Option<Worker>,
 }
 
-pub fn bench(effort: Effort, table: &mut Table) {
+pub(crate) fn bench(effort: Effort, table: &mut Table) {
     let payload = {
         let daemon = Server::daemon(&[MODEL], &["--isolation", "none"]);
         Payload::of(&daemon.socket(), MODEL, 1)

@@ -13,7 +13,7 @@ const CONNECTIONS: usize = 64;
 /// Rows that are asked for again and again.
 const ROWS: u64 = 256;
 
-pub fn bench(effort: Effort, table: &mut Table) {
+pub(crate) fn bench(effort: Effort, table: &mut Table) {
     let daemon = Server::daemon(&[MODEL], &[]);
     let socket = daemon.socket();
     let request = Payload::of(&socket, MODEL, 1).request(true);

@@ -33,7 +33,7 @@ impl Caller {
     }
 }
 
-pub fn bench(effort: Effort, table: &mut Table) {
+pub(crate) fn bench(effort: Effort, table: &mut Table) {
     for model in ["digits_digit", "iris"] {
         one(model, effort, table);
     }

@@ -7,6 +7,8 @@
 //! For profiling, the same load on a server of one's own: `ratios load SOCKET MODEL CONNECTIONS SECONDS
 //! kept|unique`.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its table")]
+
 mod batching;
 mod crossing;
 mod hits;

@@ -7,7 +7,7 @@ use crate::support::table::{Table, Target, alternate};
 use crate::support::{Effort, real_models};
 use std::path::Path;
 
-pub fn bench(effort: Effort, table: &mut Table) {
+pub(crate) fn bench(effort: Effort, table: &mut Table) {
     let what = "memory (PSS) of a worker, 4 sessions against 1";
     let Some(model) = real_models().and_then(|place| largest(&place)) else {
         return table.skip(what, "no published models (`make models`)");

@@ -15,7 +15,7 @@ const BATCHES: [usize; 6] = [1, 2, 4, 8, 16, 32];
 /// No point of the grid is tried whose one batch takes longer.
 const BATCH_MAX_S: f64 = 0.2;
 
-pub fn bench(effort: Effort, table: &mut Table) {
+pub(crate) fn bench(effort: Effort, table: &mut Table) {
     // Name, share of the limit that is to be reached.
     let models: &[(&str, f64)] = match real_models() {
         Some(_) => &[("speech_embedding", 0.95), ("minilm_route", 0.98)],

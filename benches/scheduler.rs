@@ -39,7 +39,7 @@ struct World {
     random: u64,
 }
 
-pub fn bench(effort: Effort, table: &mut Table) {
+pub(crate) fn bench(effort: Effort, table: &mut Table) {
     for (name, mix, batch) in MIXES {
         let mut worlds = DEPTHS.map(|depth| World::new(depth, batch));
         let [few, some, many] = &mut worlds;

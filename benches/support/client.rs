@@ -13,20 +13,20 @@ use std::time::Duration;
 
 /// One connection that waits for each answer.
 #[derive(Debug)]
-pub struct Client {
+pub(crate) struct Client {
     stream: UnixStream,
     answer: Vec<u8>,
 }
 
 impl Client {
     /// Connects to a server.
-    pub fn connect(socket: &Path) -> Self {
+    pub(crate) fn connect(socket: &Path) -> Self {
         let stream = UnixStream::connect(socket).expect("a connection to the server");
         Self { stream, answer: Vec::new() }
     }
 
     /// Sends a request and reads its answer; returns the answer's head and body.
-    pub fn exchange(&mut self, request: &[u8]) -> (&[u8], &[u8]) {
+    pub(crate) fn exchange(&mut self, request: &[u8]) -> (&[u8], &[u8]) {
         self.stream.write_all(request).expect("the server reads");
         self.answer.clear();
         let mut chunk = [0; 16 << 10];
@@ -43,7 +43,7 @@ impl Client {
     }
 
     /// Sends a request and returns a copy of the answer's body.
-    pub fn call(&mut self, request: &[u8]) -> Vec<u8> {
+    pub(crate) fn call(&mut self, request: &[u8]) -> Vec<u8> {
         self.exchange(request).1.to_vec()
     }
 }
@@ -74,7 +74,7 @@ struct Connection {
 }
 
 /// Many connections, served by one thread; each sends its next request as soon as it has its answer.
-pub struct Load<'a> {
+pub(crate) struct Load<'a> {
     /// The server.
     pub socket: &'a Path,
     /// How many connections.
@@ -88,7 +88,7 @@ impl Load<'_> {
     /// had its first.
     ///
     /// `prepare` changes a request before it is sent.
-    pub fn rate(&self, span: Duration, mut prepare: impl FnMut(&mut [u8])) -> f64 {
+    pub(crate) fn rate(&self, span: Duration, mut prepare: impl FnMut(&mut [u8])) -> f64 {
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC).expect("an epoll");
         let mut all: Vec<Connection> =
             (0..self.connections).map(|at| self.open(&poll, at)).collect();

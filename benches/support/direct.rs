@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// A model that is run by `lanes` threads at a time, with so many threads a run.
 #[derive(Clone)]
-pub struct Direct {
+pub(crate) struct Direct {
     /// What runs it.
     pub engine: Arc<dyn Engine>,
     lanes: usize,
@@ -20,7 +20,7 @@ pub struct Direct {
 
 impl Direct {
     /// Loads a model.
-    pub fn load(model: &Path, threads: usize, lanes: usize) -> Self {
+    pub(crate) fn load(model: &Path, threads: usize, lanes: usize) -> Self {
         let options =
             SessionOptions { provider: Provider::Cpu, fallback_cpu: false, threads, lanes };
         let loaded = OnnxEngine::load(&super::library(), model, &options);
@@ -29,7 +29,7 @@ impl Direct {
     }
 
     /// Rows a second, all lanes together, over a span and at least three runs a lane.
-    pub fn rate(&self, plan: &BatchPlan, span: Duration) -> f64 {
+    pub(crate) fn rate(&self, plan: &BatchPlan, span: Duration) -> f64 {
         let rows = AtomicU64::new(0);
         let clock = Clock::start();
         std::thread::scope(|scope| {
@@ -49,13 +49,13 @@ impl Direct {
     }
 
     /// The median time of one run, in seconds.
-    pub fn p50(&self, plan: &BatchPlan, runs: usize) -> f64 {
+    pub(crate) fn p50(&self, plan: &BatchPlan, runs: usize) -> f64 {
         p50(runs, || drop(local::run(self.engine.as_ref(), 0, plan).expect("a run")))
     }
 }
 
 /// The median time of something done so many times, in seconds.
-pub fn p50(times: usize, mut what: impl FnMut()) -> f64 {
+pub(crate) fn p50(times: usize, mut what: impl FnMut()) -> f64 {
     let clock = Clock::start();
     let mut took: Vec<u64> = (0..times)
         .map(|_| {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// Rows for a model.
 #[derive(Clone, Debug)]
-pub struct Payload {
+pub(crate) struct Payload {
     model: String,
     rows: usize,
     inputs: Vec<(String, InputTensor)>,
@@ -18,7 +18,7 @@ pub struct Payload {
 
 /// An encoded request whose rows can be made unlike all others.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub(crate) struct Request {
     /// The whole request, head and body.
     pub bytes: Vec<u8>,
     /// Where the rows of the input that tells rows apart begin.
@@ -37,7 +37,7 @@ fn fill(model: &str, axis: usize) -> usize {
 
 impl Payload {
     /// Rows as a served model wants them.
-    pub fn of(socket: &Path, model: &str, rows: usize) -> Self {
+    pub(crate) fn of(socket: &Path, model: &str, rows: usize) -> Self {
         let path = format!("/v2/models/{model}");
         let head = format!("GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n");
         let body = Client::connect(socket).call(head.as_bytes());
@@ -48,13 +48,13 @@ impl Payload {
     }
 
     /// The rows as an engine takes them.
-    pub fn inputs(&self) -> Arc<Inputs> {
+    pub(crate) fn inputs(&self) -> Arc<Inputs> {
         let tensors = self.inputs.iter().map(|(_, tensor)| tensor.clone()).collect();
         Arc::new(Inputs { tensors, rows: self.rows })
     }
 
     /// A batch of `copies` requests like this one.
-    pub fn plan(&self, copies: usize) -> Arc<BatchPlan> {
+    pub(crate) fn plan(&self, copies: usize) -> Arc<BatchPlan> {
         let mut plan = BatchPlan { whole: true, ..BatchPlan::default() };
         for _ in 0..copies {
             let inputs = self.inputs();
@@ -64,7 +64,7 @@ impl Payload {
     }
 
     /// The request over HTTP, tensors in binary; `kept` lets its rows be kept and found again.
-    pub fn request(&self, kept: bool) -> Request {
+    pub(crate) fn request(&self, kept: bool) -> Request {
         let described = self.inputs.iter().map(|(name, tensor)| {
             json!({
                 "name": name, "shape": tensor.shape, "datatype": tensor.datatype.name(),
@@ -102,7 +102,7 @@ impl Payload {
 
 impl Request {
     /// Makes the rows the ones with these numbers; no two numbers give the same row.
-    pub fn stamp(&self, bytes: &mut [u8], numbers: &mut impl Iterator<Item = u64>) {
+    pub(crate) fn stamp(&self, bytes: &mut [u8], numbers: &mut impl Iterator<Item = u64>) {
         for &at in &self.stamp_at {
             stamp(self.datatype, &mut bytes[at..], numbers.next().unwrap_or(0));
         }

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 /// A server; ended when dropped.
 #[derive(Debug)]
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     dir: TempDir,
 }
@@ -24,7 +24,7 @@ impl Server {
     /// The daemon, serving copies of these models and no others.
     ///
     /// It has its usual settings, but for `flags`.
-    pub fn daemon(models: &[&str], flags: &[&str]) -> Self {
+    pub(crate) fn daemon(models: &[&str], flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let served = dir.path().join("models");
         std::fs::create_dir(&served).expect("a folder for the models");
@@ -45,7 +45,7 @@ impl Server {
     }
 
     /// An echo whose answers have bodies of so many bytes.
-    pub fn echo(answer_bytes: usize) -> Self {
+    pub(crate) fn echo(answer_bytes: usize) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let program = std::env::current_exe().expect("our own program");
         let mut command = Command::new(program);
@@ -64,12 +64,12 @@ impl Server {
     }
 
     /// Where it listens.
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("socket")
     }
 
     /// The processes that it started.
-    pub fn workers(&self) -> Vec<u32> {
+    pub(crate) fn workers(&self) -> Vec<u32> {
         let all = std::fs::read_dir("/proc").expect("the processes");
         let numbers = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         numbers.filter(|&pid| parent(pid) == Some(self.child.id())).collect()
@@ -92,7 +92,7 @@ fn parent(pid: u32) -> Option<u32> {
 }
 
 /// Memory of a process in bytes, what it shares counted in proportion.
-pub fn pss_bytes(pid: u32) -> Option<u64> {
+pub(crate) fn pss_bytes(pid: u32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     let line = text.lines().find(|line| line.starts_with("Pss:"))?;
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib << 10)
@@ -101,7 +101,7 @@ pub fn pss_bytes(pid: u32) -> Option<u64> {
 /// The echo's main: reads each request whole and answers with a body of the given size.
 ///
 /// The runtime and the connections are set up as the daemon sets up its own.
-pub fn echo_main(answer_bytes: usize, socket: &Path) {
+pub(crate) fn echo_main(answer_bytes: usize, socket: &Path) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.expect("threads").block_on(async {
         let listener = tokio::net::UnixListener::bind(socket).expect("a socket");

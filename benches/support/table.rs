@@ -4,11 +4,11 @@ use std::fmt::Write;
 
 /// One value a round.
 #[derive(Clone, Debug, Default)]
-pub struct Rounds(pub Vec<f64>);
+pub(crate) struct Rounds(pub Vec<f64>);
 
 impl Rounds {
     /// The middle value; the mean of the two middle ones where there are two.
-    pub fn median(&self) -> f64 {
+    pub(crate) fn median(&self) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
         let middle = sorted.len() / 2;
@@ -20,12 +20,12 @@ impl Rounds {
     }
 
     /// Round by round, this over that.
-    pub fn over(&self, that: &Self) -> Self {
+    pub(crate) fn over(&self, that: &Self) -> Self {
         Self(self.0.iter().zip(&that.0).map(|(a, b)| a / b).collect())
     }
 
     /// Round by round, the sum of this and that.
-    pub fn plus(&self, that: &Self) -> Self {
+    pub(crate) fn plus(&self, that: &Self) -> Self {
         Self(self.0.iter().zip(&that.0).map(|(a, b)| a + b).collect())
     }
 
@@ -40,7 +40,7 @@ impl Rounds {
 
 /// Runs the sides one after the other, round by round; every other round the other way about, so that a
 /// machine that grows slower favours nobody.
-pub fn alternate(rounds: usize, sides: &mut [&mut dyn FnMut() -> f64]) -> Vec<Rounds> {
+pub(crate) fn alternate(rounds: usize, sides: &mut [&mut dyn FnMut() -> f64]) -> Vec<Rounds> {
     let mut results = vec![Rounds(vec![f64::NAN; rounds]); sides.len()];
     for round in 0..rounds {
         let mut order: Vec<usize> = (0..sides.len()).collect();
@@ -56,7 +56,7 @@ pub fn alternate(rounds: usize, sides: &mut [&mut dyn FnMut() -> f64]) -> Vec<Ro
 
 /// What a ratio is to be.
 #[derive(Clone, Copy, Debug)]
-pub enum Target {
+pub(crate) enum Target {
     AtMost(f64),
     AtLeast(f64),
     /// Shown for what it says; nothing was promised.
@@ -65,13 +65,20 @@ pub enum Target {
 
 /// All figures so far.
 #[derive(Debug, Default)]
-pub struct Table {
+pub(crate) struct Table {
     lines: Vec<String>,
 }
 
 impl Table {
     /// Adds a figure: what was measured, against what, with their medians in words, and the ratio.
-    pub fn add(&mut self, what: &str, measured: &str, against: &str, ratio: &Rounds, aim: Target) {
+    pub(crate) fn add(
+        &mut self,
+        what: &str,
+        measured: &str,
+        against: &str,
+        ratio: &Rounds,
+        aim: Target,
+    ) {
         let median = ratio.median();
         let (aim, verdict) = match aim {
             Target::AtMost(limit) => (format!("≤ {limit}"), judged(median <= limit)),
@@ -86,13 +93,13 @@ impl Table {
     }
 
     /// Says that a figure could not be taken.
-    pub fn skip(&mut self, what: &str, why: &str) {
+    pub(crate) fn skip(&mut self, what: &str, why: &str) {
         super::note(&format!("{what}: skipped, {why}"));
         self.lines.push(format!("| {what} | skipped: {why} | - | - | - | - |"));
     }
 
     /// The table as Markdown.
-    pub fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         let mut text = String::from(
             "| what | measured | against | ratio: median (min..max) | target | |\n\
              |---|---|---|---|---|---|\n",
@@ -118,7 +125,7 @@ fn digits(value: f64) -> String {
 }
 
 /// Seconds as people say them.
-pub fn time(seconds: f64) -> String {
+pub(crate) fn time(seconds: f64) -> String {
     match seconds {
         s if s < 1e-6 => format!("{:.0} ns", s * 1e9),
         s if s < 1e-3 => format!("{:.1} µs", s * 1e6),
@@ -127,7 +134,7 @@ pub fn time(seconds: f64) -> String {
 }
 
 /// A rate as people say it.
-pub fn rate(per_second: f64) -> String {
+pub(crate) fn rate(per_second: f64) -> String {
     if per_second >= 10_000.0 {
         format!("{:.1}k/s", per_second / 1e3)
     } else {

@@ -29,7 +29,8 @@ impl OutputSink for HeapOutputs {
         bytes: usize,
     ) -> Result<&mut [u8], EngineError> {
         self.0.push((datatype, shape.to_vec(), vec![0; bytes]));
-        let (_, _, room) = self.0.last_mut().ok_or(EngineError::Protocol("no output".into()))?;
+        let (_, _, room) =
+            self.0.last_mut().ok_or_else(|| EngineError::Protocol("no output".into()))?;
         Ok(room)
     }
 }

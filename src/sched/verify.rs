@@ -75,7 +75,8 @@ impl Scheduler {
             }
             slots += if session.in_hand.is_empty() { 0 } else { session.slots };
             for batch in &session.in_hand {
-                let state = self.batches.get(batch).ok_or(format!("batch {batch} is nowhere"))?;
+                let state =
+                    self.batches.get(batch).ok_or_else(|| format!("batch {batch} is nowhere"))?;
                 if state.session != *id || state.stage != session.stage {
                     return Err(format!("batch {batch} is not of session {id}"));
                 }
@@ -99,8 +100,10 @@ impl Scheduler {
     ) -> Result<(), String> {
         let mut class = None;
         for &flight in flights {
-            let state =
-                self.flights.get(flight).ok_or(format!("{flight:?} closed in batch {id}"))?;
+            let state = self
+                .flights
+                .get(flight)
+                .ok_or_else(|| format!("{flight:?} closed in batch {id}"))?;
             if state.state != State::InBatch(id) {
                 return Err(format!("{flight:?} of batch {id} is {:?}", state.state));
             }

@@ -89,7 +89,7 @@ impl std::fmt::Debug for Loader {
 
 /// A model that runs, before it serves.
 enum Host {
-    Worker(Worker, WorkerConfig),
+    Worker(Box<Worker>, WorkerConfig),
     Daemon(Arc<dyn Engine>),
 }
 
@@ -139,7 +139,7 @@ impl Loader {
             let worker = Worker::start(&config, &sessions, rehearsal.clone()).await;
             let worker = worker.map_err(|error| error.to_string())?;
             lanes = worker.lanes();
-            host = Host::Worker(worker, config);
+            host = Host::Worker(Box::new(worker), config);
         }
         let times = self.measure(&probed, &rehearsal, lanes[0].as_ref()).await;
         let stage = StageId(self.stages.fetch_add(1, Ordering::Relaxed));
@@ -153,7 +153,7 @@ impl Loader {
             }
         }
         self.driver.event(Event::StageUp { stage, config });
-        self.serve(stage, host, warm, sessions, &times, stashed.copy)?;
+        self.serve(stage, (host, sessions), warm, &times, stashed.copy)?;
         Ok(spec)
     }
 
@@ -196,7 +196,7 @@ impl Loader {
         };
         worker.warnings.iter().for_each(|warning| tracing::warn!("{label}: {warning}"));
         let lanes = worker.lanes();
-        Ok((Host::Worker(worker, config), sessions, lanes))
+        Ok((Host::Worker(Box::new(worker), config), sessions, lanes))
     }
 
     fn worker_config(&self, file: &std::path::Path, label: &str) -> WorkerConfig {
@@ -285,7 +285,9 @@ impl Loader {
         note("row_difference", format!("{:e}", probed.difference));
         note(
             "sharing",
-            unshared.clone().map_or("equal rows are shared".into(), |why| format!("off: {why}")),
+            unshared
+                .clone()
+                .map_or_else(|| "equal rows are shared".into(), |why| format!("off: {why}")),
         );
         if !times.is_empty() {
             let shown = times.iter().map(|(rows, ns)| format!("{rows}: {} us", ns / 1000));
@@ -317,9 +319,8 @@ impl Loader {
     fn serve(
         &self,
         stage: StageId,
-        host: Host,
+        (host, sessions): (Host, Vec<SessionId>),
         warm: Vec<Arc<BatchPlan>>,
-        sessions: Vec<SessionId>,
         times: &[(usize, u64)],
         copy: PrivateCopy,
     ) -> Result<(), String> {
@@ -329,7 +330,7 @@ impl Loader {
                 self.pools.adopt(
                     stage,
                     Recipe { config, warm, slots, _copy: Arc::new(copy) },
-                    worker,
+                    *worker,
                     sessions,
                 );
                 return Ok(());

@@ -145,8 +145,8 @@ impl OnnxEngine {
 
 fn configure(builder: SessionBuilder, options: &SessionOptions) -> Result<SessionBuilder, String> {
     let threads = options.threads.max(1);
-    let build = || -> Result<SessionBuilder, ort::Error<SessionBuilder>> {
-        builder
+    let build = || -> Result<SessionBuilder, ort::Error> {
+        let builder = builder
             .with_optimization_level(GraphOptimizationLevel::All)?
             .with_intra_threads(threads)?
             .with_inter_threads(1)?
@@ -156,7 +156,8 @@ fn configure(builder: SessionBuilder, options: &SessionOptions) -> Result<Sessio
             // Patterns are recorded per input shape and never given back: shapes vary here.
             .with_memory_pattern(false)?
             // Errors come back as results; the runtime's own log would only repeat them.
-            .with_log_level(LogLevel::Fatal)
+            .with_log_level(LogLevel::Fatal)?;
+        Ok(builder)
     };
     build().map_err(|error| error.to_string())
 }

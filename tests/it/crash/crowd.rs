@@ -11,20 +11,20 @@ use std::sync::Arc;
 /// Requests that come at a time.
 const AT_A_TIME: usize = 64;
 
-pub fn int64(shape: &[usize], axis: Option<usize>, values: &[i64]) -> InputTensor {
+pub(super) fn int64(shape: &[usize], axis: Option<usize>, values: &[i64]) -> InputTensor {
     let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     let shape = shape.to_vec();
     InputTensor { datatype: DataType::Int64, shape, axis, data: data.into(), row_ends: Vec::new() }
 }
 
 /// One request of a crowd, and what must come of it.
-pub struct Ask {
+pub(super) struct Ask {
     pub inputs: Inputs,
     pub expected: Result<Vec<u8>, ErrorKind>,
 }
 
 /// Asks everything, many at a time, and checks every answer.
-pub async fn all(daemon: &Arc<Daemon>, spec: &Arc<ModelSpec>, crowd: Vec<Ask>) {
+pub(super) async fn all(daemon: &Arc<Daemon>, spec: &Arc<ModelSpec>, crowd: Vec<Ask>) {
     let mut crowd = crowd.into_iter();
     let mut running = tokio::task::JoinSet::new();
     loop {

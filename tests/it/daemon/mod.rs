@@ -1,11 +1,11 @@
 //! A daemon without sockets: driver, pools and loader in this process, workers of our own binary.
 
 mod chance;
-pub mod oracle;
-pub mod process;
+pub(crate) mod oracle;
+pub(crate) mod process;
 
-pub use chance::Chance;
-pub use oracle::Oracle;
+pub(crate) use chance::Chance;
+pub(crate) use oracle::Oracle;
 
 use graftd::driver::Driver;
 use graftd::driver::load::{Isolation, LoadConfig, Loader};
@@ -30,23 +30,23 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// Everything that a test may want otherwise.
-pub struct Settings {
+pub(crate) struct Settings {
     pub sched: Config,
     pub load: LoadConfig,
 }
 
 /// The runtime's library; without it the test is passed over, by name.
-pub fn library(test: &str) -> Option<PathBuf> {
+pub(crate) fn library(test: &str) -> Option<PathBuf> {
     runtime::find(None).map_err(|why| skipped(test, &why)).ok()
 }
 
 /// Says that a test is passed over.
-pub fn skipped(test: &str, reason: &str) {
+pub(crate) fn skipped(test: &str, reason: &str) {
     println!("skipped: {test}: {}", reason.lines().next().unwrap_or_default());
 }
 
 /// The model file of a fixture.
-pub fn fixture(name: &str) -> PathBuf {
+pub(crate) fn fixture(name: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let flat = root.join("flat").join(format!("{name}.onnx"));
     if flat.exists() { flat } else { root.join("models").join(name).join("1/model.onnx") }
@@ -54,7 +54,7 @@ pub fn fixture(name: &str) -> PathBuf {
 
 impl Settings {
     /// Two sessions of one thread, batches of up to eight rows, a short watchdog and no kept rows.
-    pub fn new(library: PathBuf) -> Self {
+    pub(crate) fn new(library: PathBuf) -> Self {
         let session =
             SessionOptions { provider: Provider::Cpu, fallback_cpu: false, threads: 1, lanes: 2 };
         let load = LoadConfig {
@@ -74,7 +74,7 @@ impl Settings {
     }
 
     /// The same with a watchdog for tests of what hangs.
-    pub fn watchdog(mut self, floor: Duration) -> Self {
+    pub(crate) fn watchdog(mut self, floor: Duration) -> Self {
         self.sched.watchdog_floor = floor;
         self.sched.watchdog_grace = Duration::from_millis(100);
         self
@@ -82,10 +82,10 @@ impl Settings {
 }
 
 /// What a stage's health became.
-pub type Health = (StageId, Result<(), String>);
+pub(crate) type Health = (StageId, Result<(), String>);
 
 /// A daemon in this process.
-pub struct Daemon {
+pub(crate) struct Daemon {
     pub driver: Arc<Driver>,
     pub service: Arc<Service>,
     pub health: flume::Receiver<Health>,
@@ -96,7 +96,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    pub fn start(test: &str, settings: Settings) -> Self {
+    pub(crate) fn start(test: &str, settings: Settings) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let metrics = Arc::new(Metrics::new());
         let (driver, orders) = Driver::new(settings.sched, metrics.clone());
@@ -112,12 +112,12 @@ impl Daemon {
     }
 
     /// The name under which a model is served here.
-    pub fn name(&self, model: &str) -> String {
+    pub(crate) fn name(&self, model: &str) -> String {
         format!("{}-{model}", self.prefix)
     }
 
     /// Loads a model and serves it.
-    pub async fn load(&self, model: &str, file: &Path) -> Result<Arc<ModelSpec>, String> {
+    pub(crate) async fn load(&self, model: &str, file: &Path) -> Result<Arc<ModelSpec>, String> {
         let found = Found { name: self.name(model), version: 1, file: file.to_owned() };
         let spec = Arc::new(self.loader.load(&found, None).await?.expect("nothing was there"));
         self.service.change(|catalog| {
@@ -127,12 +127,12 @@ impl Daemon {
         Ok(spec)
     }
 
-    pub async fn load_fixture(&self, name: &str) -> Arc<ModelSpec> {
+    pub(crate) async fn load_fixture(&self, name: &str) -> Arc<ModelSpec> {
         self.load(name, &fixture(name)).await.unwrap_or_else(|why| panic!("{name}: {why}"))
     }
 
     /// Asks a model.
-    pub async fn infer(
+    pub(crate) async fn infer(
         &self,
         spec: &ModelSpec,
         inputs: &Inputs,
@@ -142,7 +142,7 @@ impl Daemon {
     }
 
     /// Waits until nothing is in flight, then checks that nothing was left behind.
-    pub async fn assert_empty(&self) {
+    pub(crate) async fn assert_empty(&self) {
         self.driver.drained().await;
         self.driver.verify().unwrap();
         let kept_rows = self.driver.load().kept_rows;
@@ -151,12 +151,12 @@ impl Daemon {
     }
 
     /// The worker processes that serve a model.
-    pub fn workers(&self, model: &str) -> Vec<process::Process> {
+    pub(crate) fn workers(&self, model: &str) -> Vec<process::Process> {
         process::workers(&format!("{}:1", self.name(model)))
     }
 
     /// How many worker processes have ended.
-    pub fn deaths(&self) -> u64 {
+    pub(crate) fn deaths(&self) -> u64 {
         let text = self.service.metrics();
         let line = text.lines().find(|line| line.starts_with("graftd_workers_died"));
         let line = line.unwrap_or_else(|| panic!("no count of deaths in\n{text}"));
@@ -165,7 +165,7 @@ impl Daemon {
 }
 
 /// The request for these inputs.
-pub fn request(spec: &ModelSpec, inputs: &Inputs) -> InferRequest {
+pub(crate) fn request(spec: &ModelSpec, inputs: &Inputs) -> InferRequest {
     let tensor = |(input, spec): (&graftd::rows::InputTensor, &graftd::model::TensorSpec)| Tensor {
         name: spec.name.clone(),
         datatype: input.datatype,

@@ -11,10 +11,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 /// One model in this process.
-pub struct Oracle(Mutex<OnnxEngine>);
+pub(crate) struct Oracle(Mutex<OnnxEngine>);
 
 impl Oracle {
-    pub fn load(library: &Path, file: &Path) -> Self {
+    pub(crate) fn load(library: &Path, file: &Path) -> Self {
         let options =
             SessionOptions { provider: Provider::Cpu, fallback_cpu: false, threads: 1, lanes: 1 };
         let (engine, _) = OnnxEngine::load(library, file, &options).unwrap();
@@ -22,7 +22,7 @@ impl Oracle {
     }
 
     /// The model's answer to a request, all rows together as they came.
-    pub fn answer(&self, inputs: &Inputs) -> Result<Block, EngineError> {
+    pub(crate) fn answer(&self, inputs: &Inputs) -> Result<Block, EngineError> {
         let runs = vec![(Arc::new(inputs.clone()), 0, inputs.rows)];
         let plan = BatchPlan { runs, whole: true, ..BatchPlan::default() };
         local::run(&*self.0.lock().unwrap(), 0, &plan).map(|(block, _)| block)
@@ -34,7 +34,7 @@ const FLOOR: f64 = 1e-6;
 
 /// How far an answer is from the expected one, relative to the largest number of each output; 0 where that
 /// is no more than rounding, infinite where shapes, datatypes or values that cannot be near each other differ.
-pub fn difference(expected: &Block, found: &InferResponse) -> f64 {
+pub(crate) fn difference(expected: &Block, found: &InferResponse) -> f64 {
     if expected.tensors.len() != found.outputs.len() {
         return f64::INFINITY;
     }
@@ -63,7 +63,7 @@ fn largest(tensor: &BlockTensor) -> f64 {
 
 impl Oracle {
     /// Asserts that an answer is the expected one.
-    pub fn check(&self, inputs: &Inputs, found: &InferResponse, tolerance: f64) -> f64 {
+    pub(crate) fn check(&self, inputs: &Inputs, found: &InferResponse, tolerance: f64) -> f64 {
         let expected = self.answer(inputs).unwrap();
         let apart = difference(&expected, found);
         assert!(apart <= tolerance, "{}: {apart} from the expected answer", found.model);

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 
 /// One process; the descriptor keeps its number from meaning another.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     pub pid: i32,
     handle: OwnedFd,
 }
@@ -19,12 +19,12 @@ impl Process {
     }
 
     /// Sends a signal; one to a process that is gone is lost.
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let _ = kill_process(Pid::from_raw(self.pid).unwrap(), signal);
     }
 
     /// Waits for the end of the process and says whether it came within the time.
-    pub fn ended_within(&self, seconds: i64) -> bool {
+    pub(crate) fn ended_within(&self, seconds: i64) -> bool {
         let mut watched = [PollFd::new(&self.handle, PollFlags::IN)];
         let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
         poll(&mut watched, Some(&time)).is_ok_and(|ready| ready == 1)
@@ -32,14 +32,14 @@ impl Process {
 }
 
 /// The workers of this process that serve `label`.
-pub fn workers(label: &str) -> Vec<Process> {
+pub(crate) fn workers(label: &str) -> Vec<Process> {
     let us = i32::try_from(std::process::id()).unwrap();
     let serves = |pid: i32| arguments(pid).get(1..) == Some(&["worker".into(), label.into()]);
     children(us).into_iter().filter(|process| serves(process.pid)).collect()
 }
 
 /// The processes that a process started and that live.
-pub fn children(parent: i32) -> Vec<Process> {
+pub(crate) fn children(parent: i32) -> Vec<Process> {
     let entries = fs::read_dir("/proc").unwrap().flatten();
     entries
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())

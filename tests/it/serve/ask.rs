@@ -120,7 +120,7 @@ impl Ask {
     pub(super) fn body(&self, form: Form) -> (Bytes, Option<usize>) {
         let binary = |number: usize| match form {
             Form::Json => false,
-            Form::Mixed => number % 2 == 0,
+            Form::Mixed => number.is_multiple_of(2),
             _ => true,
         };
         let mut tail = Vec::new();

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Notify;
 
 /// An engine whose answer to a number is [`answer`] of it.
-pub struct Counting {
+pub(super) struct Counting {
     stage: u64,
     /// Multiples of this fail their batch.
     poison: Option<u64>,
@@ -19,12 +19,12 @@ pub struct Counting {
 }
 
 /// What a stage answers to a row.
-pub fn answer(stage: u64, row: u64) -> u64 {
+pub(super) fn answer(stage: u64, row: u64) -> u64 {
     row.wrapping_mul(2_654_435_761) ^ (stage << 56)
 }
 
 impl Counting {
-    pub fn new(stage: u64, poison: Option<u64>) -> Self {
+    pub(super) fn new(stage: u64, poison: Option<u64>) -> Self {
         let (running, executions) = (Mutex::default(), AtomicU64::new(0));
         Self { stage, poison, running, executions, started: Notify::new() }
     }

@@ -28,7 +28,7 @@ const REQUEST_ROWS_MAX: usize = 6;
 
 /// What kind of storm.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Storm {
+pub(super) struct Storm {
     pub requests: usize,
     pub seed: u64,
     /// One call in so many is dropped somewhere on its way; 0 for none.
@@ -40,7 +40,7 @@ pub struct Storm {
 
 /// What the callers saw.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Seen {
+pub(super) struct Seen {
     pub answered: u64,
     pub failed: u64,
     pub cancelled: u64,
@@ -66,14 +66,14 @@ impl std::ops::AddAssign for Seen {
 
 /// Everything that a storm needs.
 #[derive(Clone)]
-pub struct World {
+pub(super) struct World {
     storm: Storm,
     driver: Arc<Driver>,
     stages: Arc<[(Arc<ModelSpec>, Arc<Counting>)]>,
 }
 
 impl World {
-    pub fn new(storm: Storm) -> Self {
+    pub(super) fn new(storm: Storm) -> Self {
         let sched = Config {
             devices: vec![(DeviceId(0), 3)],
             cache_bytes: storm.cache_bytes,
@@ -101,12 +101,12 @@ impl World {
         Self { storm, driver, stages }
     }
 
-    pub fn executions(&self) -> u64 {
+    pub(super) fn executions(&self) -> u64 {
         self.stages.iter().map(|(_, engine)| engine.executions.load(Ordering::Relaxed)).sum()
     }
 
     /// Waits until nothing is in flight and checks that nothing was left behind.
-    pub async fn assert_empty(&self) {
+    pub(super) async fn assert_empty(&self) {
         self.driver.drained().await;
         self.driver.verify().unwrap();
         let Load { kept_rows, kept_bytes, .. } = self.driver.load();
@@ -114,7 +114,7 @@ impl World {
     }
 
     /// All callers, to their ends.
-    pub async fn run(&self) -> Seen {
+    pub(super) async fn run(&self) -> Seen {
         let callers: Vec<_> =
             (0..CALLERS).map(|number| tokio::spawn(self.clone().caller(number))).collect();
         let mut seen = Seen::default();
