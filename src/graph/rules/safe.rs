@@ -4,7 +4,7 @@
 //! take memory without bound, and each entry has a test.
 //!
 //! # Invariants
-//! Every shape in the graph is known but for the number of rows, and every operator is on [`SAFE`].
+//! Every shape in the graph is known but for the number of rows, and every operator is on the list `SAFE`.
 //!
 //! # Source
 //! reliability.md section 2: random requests to small models killed the process by integer division, by Gather
