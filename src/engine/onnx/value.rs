@@ -65,10 +65,10 @@ fn client_text(text: &str) -> String {
 /// Drops a leading `file.cc:line Function` from a kernel's words.
 fn without_source(words: &str) -> &str {
     let Some((file, rest)) = words.split_once(' ') else { return words };
-    if !file.contains(".cc:") {
+    if !file.contains(".cc:") || file.contains('/') {
         return words;
     }
-    rest.split_once(' ').map_or("no more is known", |(_function, words)| words)
+    rest.split_once(' ').map_or(rest, |(_function, words)| words)
 }
 
 fn cpu_memory() -> Result<*const OrtMemoryInfo, EngineError> {
