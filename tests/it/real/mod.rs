@@ -71,11 +71,15 @@ fn requests(spec: &ModelSpec, oracle: &Oracle) -> Option<Vec<(Inputs, Block)>> {
     let row = |sample: Sample, kind| probe::row(&spec.inputs, sample, kind);
     let accepted = |sample: &Sample| oracle.answer(&row(*sample, Kind::Normal(1))).is_ok();
     let sample = probe::samples(&spec.inputs).find(accepted)?;
+    // Some values are errors by themselves, such as a zero to divide by.
+    let accepted = |seed: &u64| oracle.answer(&row(sample, Kind::Normal(*seed))).is_ok();
+    let seeds: Vec<u64> = (1..).filter(accepted).take(DISTINCT as usize / 2 + 3).collect();
     let request = |number: u64| {
         let count = if spec.cuts_rows() { 1 + number % 3 } else { 1 };
         // Rows come back in other requests, as first, second or third.
-        let rows: Vec<Inputs> =
-            (0..count).map(|place| row(sample, Kind::Normal(1 + number / 2 + place))).collect();
+        let rows: Vec<Inputs> = (0..count)
+            .map(|place| row(sample, Kind::Normal(seeds[(number / 2 + place) as usize])))
+            .collect();
         let inputs = together(&rows);
         let answer = oracle.answer(&inputs).unwrap();
         (inputs, answer)
