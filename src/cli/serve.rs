@@ -5,6 +5,7 @@ use crate::driver::load::{Isolation, LoadConfig};
 use crate::engine::onnx::{Provider, SessionOptions};
 use crate::engine::{cores, runtime};
 use crate::id::DeviceId;
+use crate::model::settings::{self, Setting};
 use crate::sched::config::Config;
 use crate::server::Limits;
 use clap::Args;
@@ -106,6 +107,16 @@ pub struct ServeArgs {
     /// Bytes of one batch's inputs, and of its outputs
     #[arg(long, value_name = "BYTES", env = "GRAFTD_BATCH_BYTES", default_value = "256M", value_parser = bytes, help_heading = "Batching and sharing")]
     pub batch_bytes: u64,
+    /// A setting of one model: dedupe=on|off, cache=on|off, timeout_ms, max_batch_rows or
+    /// queue_delay_max_us; may be given more than once
+    #[arg(
+        long,
+        value_name = "MODEL.KEY=VALUE",
+        env = "GRAFTD_SET",
+        value_delimiter = ',',
+        help_heading = "Batching and sharing"
+    )]
+    pub set: Vec<Setting>,
     /// Run equal rows in flight each by itself
     #[arg(long, env = "GRAFTD_NO_DEDUPE", help_heading = "Batching and sharing")]
     pub no_dedupe: bool,
@@ -246,6 +257,7 @@ impl ServeArgs {
                 batch_rows_preferred: preferred,
                 queue_delay: Duration::from_micros(self.queue_delay_max_us),
                 join: !self.no_dedupe,
+                models: settings::by_model(&self.set),
                 load_timeout: Duration::from_secs(self.load_timeout_s),
             },
             limits: Limits {

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod probe;
 pub mod scan;
+pub mod settings;
 mod spec;
 pub mod stash;
 

@@ -3,6 +3,7 @@
 use crate::digest::StageDigest;
 use crate::graph::{Dim, Port};
 use crate::id::StageId;
+use crate::model::settings::Settings;
 use crate::request::{ModelMetadata, TensorMetadata};
 use crate::tensor::DataType;
 use std::collections::BTreeMap;
@@ -55,6 +56,8 @@ pub struct ModelSpec {
     pub outputs: Vec<TensorSpec>,
     /// Whether requests are cut into rows.
     pub rows: Rows,
+    /// What the user set for this model.
+    pub settings: Settings,
     /// Why equal rows may give different answers; none where they may not.
     pub unshared: Option<String>,
     /// The batch axis of every output, as a batch needs it.

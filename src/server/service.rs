@@ -166,7 +166,7 @@ impl Service {
             whole: checked.whole,
             sharing: checked.options.sharing,
             priority: checked.options.priority,
-            timeout: named.or(self.timeout),
+            timeout: named.or(spec.settings.timeout).or(self.timeout),
         }
     }
 }

@@ -31,7 +31,7 @@ fn layers() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("oip", vec!["error", "request", "tensor"]),
         ("server", with_words(&["driver", "metrics", "model", "oip", "sched"])),
         ("daemon", with_words(&["driver", "metrics", "model", "sched", "server"])),
-        ("cli", with_words(&["daemon", "driver", "engine", "oip", "sched", "server"])),
+        ("cli", with_words(&["daemon", "driver", "engine", "model", "oip", "sched", "server"])),
     ])
 }
 

@@ -18,6 +18,7 @@ use crate::graph::rules::{deterministic, safe_in_process};
 use crate::id::{DeviceId, SessionId, StageId};
 use crate::model::probe::{self};
 use crate::model::scan::Found;
+use crate::model::settings::Settings;
 use crate::model::stash::{PrivateCopy, Stash, Stashed};
 use crate::model::{ModelSpec, Rows, TensorSpec};
 use crate::sched::config::StageConfig;
@@ -68,6 +69,8 @@ pub struct LoadConfig {
     pub queue_delay: Duration,
     /// Equal rows may be joined.
     pub join: bool,
+    /// What the user set for single models, by name.
+    pub models: BTreeMap<String, Settings>,
     /// How long loading one version may take.
     pub load_timeout: Duration,
 }
@@ -141,7 +144,8 @@ impl Loader {
             lanes = worker.lanes();
             host = Host::Worker(Box::new(worker), config);
         }
-        let times = self.measure(&probed, &rehearsal, lanes[0].as_ref()).await;
+        let settings = self.config.models.get(&found.name).cloned().unwrap_or_default();
+        let times = self.measure(&settings, &probed, &rehearsal, lanes[0].as_ref()).await;
         let stage = StageId(self.stages.fetch_add(1, Ordering::Relaxed));
         let spec = self.spec(found, stage, digest, model, &probed, &times, &host);
         let config = self.stage_config(&spec, &times);
@@ -221,13 +225,15 @@ impl Loader {
     /// Times batches of growing size until larger ones stop helping.
     async fn measure(
         &self,
+        settings: &Settings,
         probed: &Probed,
         rehearsal: &Rehearsal,
         lane: &dyn Lane,
     ) -> Vec<(usize, u64)> {
         let Some(sample) = probed.sample else { return Vec::new() };
         let limit = if matches!(probed.rows, Rows::Independent { .. }) { 64 } else { 1 };
-        let limit = self.config.batch_rows_max.unwrap_or(limit).min(limit);
+        let set = settings.batch_rows_max.or(self.config.batch_rows_max);
+        let limit = set.unwrap_or(limit).min(limit);
         let mut times: Vec<(usize, u64)> = Vec::new();
         let mut rows = 1;
         while rows <= limit {
@@ -247,17 +253,18 @@ impl Loader {
 
     fn stage_config(&self, spec: &ModelSpec, times: &[(usize, u64)]) -> StageConfig {
         let (knee, top) = probe::knee(times);
-        let batch_rows_max =
-            if spec.cuts_rows() { self.config.batch_rows_max.unwrap_or(top) } else { 1 };
+        let set = spec.settings.batch_rows_max.or(self.config.batch_rows_max);
+        let batch_rows_max = if spec.cuts_rows() { set.unwrap_or(top) } else { 1 };
+        let shared = spec.unshared.is_none();
         let preferred = self.config.batch_rows_preferred.iter().copied();
         StageConfig {
             device: DeviceId(0),
             batch_rows_max: batch_rows_max.max(1),
             batch_rows_knee: knee.min(batch_rows_max).max(1),
             batch_rows_preferred: preferred.filter(|&rows| rows <= batch_rows_max).collect(),
-            queue_delay: self.config.queue_delay,
-            join: self.config.join && spec.unshared.is_none(),
-            store: spec.unshared.is_none(),
+            queue_delay: spec.settings.queue_delay.unwrap_or(self.config.queue_delay),
+            join: spec.settings.dedupe.unwrap_or(self.config.join) && shared,
+            store: spec.settings.cache.unwrap_or(true) && shared,
         }
     }
 
@@ -306,6 +313,7 @@ impl Loader {
             versions: vec![found.version],
             stage,
             digest,
+            settings: self.config.models.get(&found.name).cloned().unwrap_or_default(),
             output_axes: axes(&probed.outputs),
             whole_axes: probed.outputs.iter().map(|_| None).collect(),
             inputs: probed.inputs.clone(),

@@ -65,6 +65,7 @@ fn call(timeout: Option<Duration>) -> Call {
         inputs: Vec::new(),
         outputs: Vec::new(),
         rows: Rows::Independent { how: "made so".into() },
+        settings: graftd::model::settings::Settings::default(),
         unshared: None,
         output_axes: Arc::new([Some(0)]),
         whole_axes: Arc::new([None]),

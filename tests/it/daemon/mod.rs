@@ -67,6 +67,7 @@ impl Settings {
             batch_rows_preferred: Vec::new(),
             queue_delay: Duration::ZERO,
             join: true,
+            models: std::collections::BTreeMap::new(),
             load_timeout: Duration::from_secs(60),
         };
         let sched = Config { devices: vec![(DeviceId(0), 2)], cache_bytes: 0, ..Config::default() };

@@ -123,3 +123,16 @@ async fn random_models_are_never_shared() {
         assert_ne!(first.outputs, second.outputs, "{name}");
     }
 }
+
+#[tokio::test]
+async fn a_model_may_be_set_apart_from_the_others() {
+    needs_runtime!();
+    let flags = ["--set", "mlp.cache=off", "--set", "mlp.max_batch_rows=2"];
+    let daemon = Setup::new(&["mlp"]).flags(&flags).start().await;
+    for _ in 0..2 {
+        let answer = rows(0..4).of(&daemon, Form::Binary).await.expect("an answer");
+        assert_eq!(answer.route, "hit=0 join=0 run=4");
+    }
+    let batches = daemon.metric("graftd_batch_rows_count").await;
+    assert!(batches >= 4.0, "{batches} batches of two for eight rows");
+}

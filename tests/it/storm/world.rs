@@ -233,6 +233,7 @@ fn spec(stage: StageId) -> ModelSpec {
         inputs: Vec::new(),
         outputs: Vec::new(),
         rows: Rows::Independent { how: "made so".into() },
+        settings: graftd::model::settings::Settings::default(),
         unshared: None,
         output_axes: Arc::new([Some(0)]),
         whole_axes: Arc::new([None]),

@@ -1,0 +1,113 @@
+//! What a user set for one model, over what holds for all.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// The settings of one model; what is none is as for all models.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Equal rows in flight may become one.
+    pub dedupe: Option<bool>,
+    /// Output rows may be kept.
+    pub cache: Option<bool>,
+    /// How long requests wait that do not say.
+    pub timeout: Option<Duration>,
+    /// Rows of one batch, at most.
+    pub batch_rows_max: Option<usize>,
+    /// How long the oldest row may be held to fill a batch.
+    pub queue_delay: Option<Duration>,
+}
+
+/// One setting as it was typed: `MODEL.KEY=VALUE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    model: String,
+    key: Key,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Key {
+    Dedupe(bool),
+    Cache(bool),
+    TimeoutMs(u64),
+    MaxBatchRows(usize),
+    QueueDelayMaxUs(u64),
+}
+
+const KEYS: &str =
+    "dedupe=on|off, cache=on|off, timeout_ms=N, max_batch_rows=N, queue_delay_max_us=N";
+
+impl FromStr for Setting {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = || format!("'{text}' is no setting; expected MODEL.KEY=VALUE with {KEYS}");
+        let (path, value) = text.split_once('=').ok_or_else(form)?;
+        // Names may hold dots, keys do not.
+        let (model, key) = path.rsplit_once('.').ok_or_else(form)?;
+        let switch = || match value {
+            "on" => Ok(true),
+            "off" => Ok(false),
+            _ => Err(format!("{path} is '{value}'; expected on or off")),
+        };
+        let number = || -> Result<u64, String> {
+            value.parse().map_err(|_| format!("{path} is '{value}'; expected a whole number"))
+        };
+        let key = match key {
+            "dedupe" => Key::Dedupe(switch()?),
+            "cache" => Key::Cache(switch()?),
+            "timeout_ms" => Key::TimeoutMs(number()?),
+            "max_batch_rows" => {
+                let rows = usize::try_from(number()?).unwrap_or(usize::MAX);
+                if rows == 0 {
+                    return Err(format!("{path} is 0; a batch has at least one row"));
+                }
+                Key::MaxBatchRows(rows)
+            }
+            "queue_delay_max_us" => Key::QueueDelayMaxUs(number()?),
+            other => return Err(format!("'{other}' is no key; expected one of {KEYS}")),
+        };
+        Ok(Self { model: model.to_owned(), key })
+    }
+}
+
+/// Puts settings together by model; the last one of a kind counts.
+#[must_use]
+pub fn by_model(settings: &[Setting]) -> BTreeMap<String, Settings> {
+    let mut models: BTreeMap<String, Settings> = BTreeMap::new();
+    for Setting { model, key } in settings {
+        let place = models.entry(model.clone()).or_default();
+        match *key {
+            Key::Dedupe(on) => place.dedupe = Some(on),
+            Key::Cache(on) => place.cache = Some(on),
+            Key::TimeoutMs(ms) => place.timeout = Some(Duration::from_millis(ms)),
+            Key::MaxBatchRows(rows) => place.batch_rows_max = Some(rows),
+            Key::QueueDelayMaxUs(us) => place.queue_delay = Some(Duration::from_micros(us)),
+        }
+    }
+    models
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_and_wrong_ones_say_what_is_allowed() {
+        let read = |text: &str| text.parse::<Setting>();
+        let settings =
+            ["a.b.dedupe=off", "a.b.timeout_ms=20", "c.max_batch_rows=4", "a.b.dedupe=on"];
+        let models = by_model(&settings.map(|text| read(text).unwrap()));
+        let timeout = Some(Duration::from_millis(20));
+        let expected = Settings { dedupe: Some(true), timeout, ..Settings::default() };
+        assert_eq!(models["a.b"], expected);
+        assert_eq!(models["c"].batch_rows_max, Some(4));
+        let wrong =
+            ["a", "a=1", "a.nope=1", "a.dedupe=maybe", "a.timeout_ms=-1", "a.max_batch_rows=0"];
+        for text in wrong {
+            let why = read(text).unwrap_err();
+            assert!(why.contains("expected") || why.contains("at least"), "{text}: {why}");
+        }
+    }
+}
