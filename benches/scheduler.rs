@@ -100,6 +100,11 @@ impl World {
         world.handle(Event::StageUp { stage: STAGE, config });
         let (purpose, slots) = (Purpose::Serving, 1);
         world.handle(Event::SessionUp { session: SESSION, stage: STAGE, purpose, slots });
+        // A few single rows first, which the scheduler would else run to have something to compare with.
+        for _ in 0..4 {
+            world.submit(None, None);
+            world.done();
+        }
         // The session takes one row at once and one batch ahead.
         (0..depth + batch + 1).for_each(|_| world.submit(None, None));
         world
