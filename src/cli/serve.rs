@@ -56,7 +56,7 @@ pub struct ServeArgs {
         help_heading = "Running models"
     )]
     pub threads: usize,
-    /// A run is hung after this long, or ten times what nearly all take
+    /// A run is hung after this long, or ten times what nearly all take, whichever is longer
     #[arg(
         long,
         value_name = "MS",
@@ -177,6 +177,9 @@ pub struct ServeArgs {
     pub drain_timeout_s: u64,
 }
 
+/// Threads or sessions past which a number is a slip of the finger.
+const RUN_THREADS_MAX: usize = 1024;
+
 fn isolation(text: &str) -> Result<Isolation, String> {
     match text {
         "worker" => Ok(Isolation::Worker),
@@ -215,6 +218,14 @@ impl ServeArgs {
         let threads = positive("--threads", self.threads)?;
         let lanes = self.sessions.unwrap_or_else(|| (cores / threads).max(1));
         let lanes = positive("--sessions", lanes)?;
+        for (flag, value) in [("--threads", threads), ("--sessions", lanes)] {
+            if value > RUN_THREADS_MAX {
+                return Err(format!("{flag} {value}: expected at most {RUN_THREADS_MAX}"));
+            }
+        }
+        if self.watchdog_ms == 0 {
+            return Err("--watchdog-ms 0: every run would count as hung; expected 1 or more".into());
+        }
         let mut preferred = self.preferred_batch_rows.clone();
         preferred.sort_unstable();
         preferred.dedup();
@@ -234,8 +245,8 @@ impl ServeArgs {
             work_dir: self.work_dir.clone().unwrap_or_else(work_dir),
             sched: Config {
                 devices: vec![(DeviceId(0), slots)],
-                requests_max: self.requests_max,
-                rows_max: self.rows_max,
+                requests_max: positive("--requests-max", self.requests_max)?,
+                rows_max: positive("--rows-max", self.rows_max)?,
                 bytes_max: self.queue_bytes,
                 cache_bytes: self.cache_bytes,
                 watchdog_floor: Duration::from_millis(self.watchdog_ms),

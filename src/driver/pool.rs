@@ -19,6 +19,9 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// After so many failed starts in a row whoever waits is told.
 const FAILURES_MAX: u32 = 3;
+/// The same for a model that has served: it can be loaded, so whatever keeps it from coming back is given
+/// some five seconds to pass before accepted requests are failed.
+const RETURNS_MAX: u32 = 9;
 
 /// What is needed to start the worker of a stage again.
 #[derive(Clone)]
@@ -223,7 +226,7 @@ impl Pools {
             let sessions: Vec<SessionId> = (0..count).map(|_| self.driver.session()).collect();
             match start_warm(&recipe, &sessions).await {
                 Ok(worker) => {
-                    if refused >= FAILURES_MAX {
+                    if refused >= RETURNS_MAX {
                         (self.health)(stage, Ok(()));
                     }
                     return self.serve(stage, worker, sessions);
@@ -232,7 +235,7 @@ impl Pools {
                     failures += 1;
                     refused += 1;
                     tracing::error!("{}: {why}", recipe.config.label);
-                    if refused == FAILURES_MAX {
+                    if refused == RETURNS_MAX {
                         let message = "the model's worker cannot be started".into();
                         (self.health)(stage, Err(format!("its worker cannot be started: {why}")));
                         self.driver

@@ -97,7 +97,14 @@ fn options(parameters: &Parameters, spec: &ModelSpec) -> Result<Options, InferEr
 }
 
 fn wrong_parameter(name: &str, expected: &str, found: &Parameter) -> InferError {
-    InferError::bad_request(format!("parameter '{name}' is {found:?}; expected {expected}"))
+    let found = match found {
+        Parameter::Bool(value) => value.to_string(),
+        Parameter::Int(value) => value.to_string(),
+        Parameter::Uint(value) => value.to_string(),
+        Parameter::Double(value) => value.to_string(),
+        Parameter::Text(value) => format!("the text {value:?}"),
+    };
+    InferError::bad_request(format!("parameter '{name}' is {found}; expected {expected}"))
 }
 
 /// The request's tensors in the order of the model's inputs, each of them once.
