@@ -24,6 +24,7 @@ enum End {
     Expired,
     Failed,
     Crashed,
+    Cancelled,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -179,6 +180,11 @@ impl Metrics {
 
     pub(crate) fn worker_died(&self) {
         self.workers_died.inc();
+    }
+
+    /// A request's caller went away before its end.
+    pub(crate) fn request_cancelled(&self) {
+        self.requests.get_or_create(&EndLabels { end: End::Cancelled }).inc();
     }
 
     /// A request had its end.

@@ -444,6 +444,7 @@ struct Withdraw<'a> {
 
 impl Drop for Withdraw<'_> {
     fn drop(&mut self) {
+        self.driver.metrics.request_cancelled();
         self.driver.event(Event::Cancel(self.id));
     }
 }

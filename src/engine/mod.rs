@@ -78,7 +78,7 @@ pub enum EngineError {
         limit: usize,
     },
     /// Whoever runs the batch broke the protocol.
-    #[error("the worker's answer made no sense: {0}")]
+    #[error("the worker failed: {0}")]
     Protocol(String),
 }
 
