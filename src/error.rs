@@ -20,6 +20,12 @@ pub enum ErrorKind {
     Forbidden,
     /// The body is larger than the limit.
     TooLarge,
+    /// The request's head is larger than the limit.
+    HeadersTooLarge,
+    /// The body did not come in time.
+    TooSlow,
+    /// The body is compressed in a way that is not offered.
+    UnknownCoding,
     /// The encoding or feature is not offered.
     Unsupported,
     /// A bound is reached; the same request may succeed later.
@@ -42,12 +48,15 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, for tables that must cover them all.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::BadRequest,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::Forbidden,
         Self::TooLarge,
+        Self::HeadersTooLarge,
+        Self::TooSlow,
+        Self::UnknownCoding,
         Self::Unsupported,
         Self::Overloaded,
         Self::DeadlineExceeded,

@@ -6,6 +6,7 @@ use graftd::daemon::Daemon;
 use graftd::engine::worker::child;
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 fn main() -> ExitCode {
     // A worker takes its descriptors before anything else is opened.
@@ -29,10 +30,13 @@ fn serve(args: &graftd::cli::serve::ServeArgs) -> Result<(), String> {
         .thread_name("graftd-io")
         .build()
         .map_err(|error| format!("cannot start threads: {error}"))?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         let daemon = Daemon::start(plan).await?;
         daemon.run().await
-    })
+    });
+    // A model that was just being read does not hold up the end.
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    result
 }
 
 fn infer(args: &graftd::cli::infer::InferArgs) -> Result<(), String> {

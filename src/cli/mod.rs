@@ -1,6 +1,7 @@
 //! The verbs of the command line.
 
 pub mod client;
+pub mod front;
 pub mod infer;
 pub mod npy;
 pub mod serve;

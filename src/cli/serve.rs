@@ -1,5 +1,6 @@
 //! `graftd serve`: from what was typed to a plan.
 
+use super::front::FrontArgs;
 use crate::daemon::Plan;
 use crate::driver::load::{Isolation, LoadConfig};
 use crate::engine::onnx::{Provider, SessionOptions};
@@ -7,7 +8,6 @@ use crate::engine::{cores, runtime};
 use crate::id::DeviceId;
 use crate::model::settings::{self, Setting};
 use crate::sched::config::Config;
-use crate::server::Limits;
 use clap::Args;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -145,18 +145,6 @@ pub struct ServeArgs {
     /// Input bytes of those rows at most
     #[arg(long, value_name = "BYTES", env = "GRAFTD_QUEUE_BYTES", default_value = "1G", value_parser = bytes, help_heading = "Limits")]
     pub queue_bytes: u64,
-    /// Bytes of one request's body at most
-    #[arg(long, value_name = "BYTES", env = "GRAFTD_BODY_BYTES_MAX", default_value = "256M", value_parser = bytes, help_heading = "Limits")]
-    pub body_bytes_max: u64,
-    /// Connections at most
-    #[arg(
-        long,
-        value_name = "N",
-        env = "GRAFTD_CONNECTIONS_MAX",
-        default_value_t = 4096,
-        help_heading = "Limits"
-    )]
-    pub connections_max: usize,
     /// How long a request waits that names no time itself; 0 for as long as it takes
     #[arg(
         long,
@@ -175,6 +163,10 @@ pub struct ServeArgs {
         help_heading = "Limits"
     )]
     pub drain_timeout_s: u64,
+
+    /// Who may come in, and how much of each
+    #[command(flatten)]
+    pub front: FrontArgs,
 }
 
 /// Threads or sessions past which a number is a slip of the finger.
@@ -190,7 +182,7 @@ fn isolation(text: &str) -> Result<Isolation, String> {
 }
 
 /// A number of bytes, with K, M or G for powers of 1024.
-fn bytes(text: &str) -> Result<u64, String> {
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor = match text[digits.len()..].to_ascii_uppercase().as_str() {
         "" | "B" => 1_u64,
@@ -271,17 +263,15 @@ impl ServeArgs {
                 models: settings::by_model(&self.set),
                 load_timeout: Duration::from_secs(self.load_timeout_s),
             },
-            limits: Limits {
-                body_bytes_max: usize::try_from(self.body_bytes_max).unwrap_or(usize::MAX),
-                connections_max: positive("--connections-max", self.connections_max)?,
-            },
+            access: self.front.access()?,
+            policy: self.front.policy()?,
             timeout: milliseconds(self.timeout_ms),
             drain_timeout: Duration::from_secs(self.drain_timeout_s),
         })
     }
 }
 
-fn positive(flag: &str, value: usize) -> Result<usize, String> {
+pub(super) fn positive(flag: &str, value: usize) -> Result<usize, String> {
     if value == 0 { Err(format!("{flag} 0: expected 1 or more")) } else { Ok(value) }
 }
 

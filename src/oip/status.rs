@@ -19,6 +19,9 @@ pub const fn of(kind: ErrorKind) -> (u16, Code) {
         ErrorKind::MethodNotAllowed => (405, Code::Unimplemented),
         ErrorKind::Forbidden => (403, Code::PermissionDenied),
         ErrorKind::TooLarge => (413, Code::ResourceExhausted),
+        ErrorKind::HeadersTooLarge => (431, Code::ResourceExhausted),
+        ErrorKind::TooSlow => (408, Code::Aborted),
+        ErrorKind::UnknownCoding => (415, Code::Unimplemented),
         ErrorKind::Unsupported => (501, Code::Unimplemented),
         ErrorKind::Overloaded | ErrorKind::Unavailable | ErrorKind::ShuttingDown => {
             (503, Code::Unavailable)
@@ -73,6 +76,7 @@ mod tests {
             Code::PermissionDenied,
             Code::Cancelled,
             Code::ResourceExhausted,
+            Code::Aborted,
         ];
         for kind in ErrorKind::ALL {
             let (status, code) = of(kind);

@@ -1,5 +1,6 @@
 //! The protocol's gRPC methods, each onto the one function that means the same over REST.
 
+use super::limits::Limits;
 use super::rights::Peer;
 use super::service::{Context, Service};
 use crate::error::InferError;
@@ -20,6 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 pub(super) struct Grpc {
     pub service: Arc<Service>,
     pub peer: Peer,
+    pub limits: Limits,
 }
 
 fn status(error: &InferError) -> Status {
@@ -97,7 +99,10 @@ impl GrpcInferenceService for Grpc {
         request: Request<ModelInferRequest>,
     ) -> Result<Response<ModelInferResponse>, Status> {
         let context = Context { peer: self.peer, timeout: timeout(&request) };
-        let request = grpc::decode_infer(request.into_inner()).map_err(|e| status(&e))?;
+        let request = request.into_inner();
+        let counted = self.limits.check_tensors(request.inputs.len(), request.outputs.len());
+        counted.map_err(|e| status(&e))?;
+        let request = grpc::decode_infer(request).map_err(|e| status(&e))?;
         let response = self.service.infer(request, context).await.map_err(|e| status(&e))?;
         let route = response.route.parse();
         let mut response = Response::new(grpc::encode_infer(response));

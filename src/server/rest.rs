@@ -1,16 +1,21 @@
 //! The protocol's HTTP routes, each onto the one function that means the same over gRPC.
 
-use super::Limits;
 use super::body::Body;
+use super::coding::{self, Coding};
 use super::intake::collect;
+use super::limits::Limits;
 use super::rights::Peer;
 use super::service::{Context, Service};
+use super::upload::Upload;
 use crate::error::{ErrorKind, InferError};
 use crate::oip::{rest, status};
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{
+    ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue,
+    RETRY_AFTER,
+};
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
+use http_body::Body as _;
 use percent_encoding::percent_decode_str;
 
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
@@ -40,12 +45,15 @@ pub(super) async fn answer(
     service: &Service,
     peer: Peer,
     limits: &Limits,
-    request: Request<Incoming>,
+    request: Request<Upload>,
 ) -> Response<Body> {
     let head = request.method() == Method::HEAD;
     let result = dispatch(service, peer, limits, request).await;
     let mut response = result.unwrap_or_else(|error| failure(&error));
     if head {
+        if let Some(length) = response.body().size_hint().exact() {
+            response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
         *response.body_mut() = Body::pieces([]);
     }
     response
@@ -55,7 +63,7 @@ async fn dispatch(
     service: &Service,
     peer: Peer,
     limits: &Limits,
-    request: Request<Incoming>,
+    request: Request<Upload>,
 ) -> Result<Response<Body>, InferError> {
     let path = request.uri().path();
     let route = parse(path).ok_or_else(|| {
@@ -101,16 +109,13 @@ async fn infer(
     limits: &Limits,
     model: String,
     version: Option<String>,
-    request: Request<Incoming>,
+    request: Request<Upload>,
 ) -> Result<Response<Body>, InferError> {
     let (head, body) = request.into_parts();
-    if head.headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-        let text = "compressed bodies are not taken here; send the request uncompressed";
-        return Err(InferError::new(ErrorKind::Unsupported, text));
-    }
     let header_length = header_length(&head.headers)?;
-    let body = collect(body, &head.headers, limits.body_bytes_max).await?;
-    let (mut request, form) = match rest::decode_infer(body, header_length)? {
+    let body = collect(body, &head.headers, limits).await?;
+    let decoded = rest::decode_infer_within(body, header_length, limits.json_depth_max)?;
+    let (mut request, form) = match decoded {
         rest::Decoded::Request(request, form) => (request, form),
         rest::Decoded::Raw(raw) => {
             let metadata = service.model(&model, version.as_deref())?;
@@ -118,11 +123,27 @@ async fn infer(
             raw.complete(&metadata.inputs, cut)?
         }
     };
+    limits.check_tensors(request.inputs.len(), request.outputs.len())?;
     (request.model, request.version) = (model, version);
     let answer = service.infer(request, Context { peer, timeout: None }).await?;
     let encoded = rest::encode_infer(&answer, &form)?;
-    let mut response = Response::new(Body::pieces(encoded.chunks));
+    let wanted = limits.compression.then(|| {
+        let bytes = encoded.chunks.iter().map(Bytes::len).sum();
+        Coding::of_answer(&head.headers, bytes)
+    });
+    let compressed = match wanted.flatten() {
+        Some(coding) => coding::compress(&encoded.chunks, coding).await.map(|body| (coding, body)),
+        None => None,
+    };
+    let (coding, chunks) = match compressed {
+        Some((coding, body)) => (Some(coding), vec![body]),
+        None => (None, encoded.chunks),
+    };
+    let mut response = Response::new(Body::pieces(chunks));
     let headers = response.headers_mut();
+    if let Some(coding) = coding {
+        headers.insert(CONTENT_ENCODING, coding.name());
+    }
     match encoded.header_length {
         None => headers.insert(CONTENT_TYPE, JSON),
         Some(length) => {
@@ -191,10 +212,15 @@ fn wrong_method(method: &Method, path: &str, post: bool) -> Response<Body> {
     response
 }
 
-fn failure(error: &InferError) -> Response<Body> {
+/// The answer to a request that failed.
+pub(super) fn failure(error: &InferError) -> Response<Body> {
     let code = StatusCode::from_u16(status::http(error.kind));
     let code = code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(code, rest::metadata::error(&error.message));
+    if error.kind == ErrorKind::UnknownCoding {
+        // What RFC 7694 asks for, so that a client can choose another.
+        response.headers_mut().insert(ACCEPT_ENCODING, coding::OFFERED);
+    }
     if let Some(wait) = error.retry_after {
         let seconds = HeaderValue::from(status::retry_after_secs(wait));
         response.headers_mut().insert(RETRY_AFTER, seconds);

@@ -1,0 +1,145 @@
+//! A request's body as it comes, for as long as it is waited for.
+
+use super::activity::Visit;
+use super::limits::Limits;
+use crate::error::{ErrorKind, InferError};
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep};
+
+/// A body that may pause so long and take so long; past that it is an error.
+///
+/// No timer is set for a body that is there when it is asked for.
+#[derive(Debug)]
+pub(super) struct Upload {
+    inner: Incoming,
+    /// Notes on the connection that the body ended; none once it has.
+    open: Option<Arc<Visit>>,
+    /// None for streams of messages, which may pause as they like.
+    times: Option<Times>,
+    seen: usize,
+}
+
+#[derive(Debug)]
+struct Times {
+    gap: Duration,
+    whole: Duration,
+    /// When the body has to be complete; from the first time that it kept us waiting.
+    deadline: Option<Instant>,
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// The sleep is for the pause that is now.
+    waiting: bool,
+}
+
+impl Upload {
+    /// The body of a request that is counted by `visit`.
+    pub(super) fn new(inner: Incoming, visit: &Arc<Visit>, limits: &Limits, timed: bool) -> Self {
+        let open = (!inner.is_end_stream()).then(|| visit.clone());
+        if let Some(visit) = &open {
+            visit.activity().body_began();
+        }
+        let times = Times {
+            gap: limits.body_gap,
+            whole: limits.body,
+            deadline: None,
+            sleep: None,
+            waiting: false,
+        };
+        Self { inner, open, times: timed.then_some(times), seen: 0 }
+    }
+
+    fn ended(&mut self, read: bool) {
+        if let Some(visit) = self.open.take() {
+            visit.activity().body_ended(read);
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.ended(false);
+    }
+}
+
+impl Times {
+    /// Whether the body has kept us waiting for too long.
+    fn poll(&mut self, context: &mut Context<'_>, seen: usize) -> Poll<InferError> {
+        if !self.waiting {
+            let now = Instant::now();
+            let deadline = *self.deadline.get_or_insert(now + self.whole);
+            let until = deadline.min(now + self.gap);
+            match &mut self.sleep {
+                Some(sleep) => sleep.as_mut().reset(until),
+                None => self.sleep = Some(Box::pin(tokio::time::sleep_until(until))),
+            }
+            self.waiting = true;
+        }
+        let Some(sleep) = &mut self.sleep else { return Poll::Pending };
+        sleep.as_mut().poll(context).map(|()| {
+            let whole = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            let text = if whole {
+                format!(
+                    "the body was not complete after {:?}, the limit of --body-timeout-ms; \
+                     {seen} bytes had come",
+                    self.whole
+                )
+            } else {
+                format!(
+                    "no more of the body came for {:?}, the limit of --body-gap-ms; {seen} bytes \
+                     had come",
+                    self.gap
+                )
+            };
+            InferError::new(ErrorKind::TooSlow, text)
+        })
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = InferError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, InferError>>> {
+        let this = self.get_mut();
+        let frame = match Pin::new(&mut this.inner).poll_frame(context) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                let Some(times) = &mut this.times else { return Poll::Pending };
+                return times.poll(context, this.seen).map(|error| Some(Err(error)));
+            }
+        };
+        if let Some(times) = &mut this.times {
+            times.waiting = false;
+        }
+        match &frame {
+            Some(Ok(frame)) => this.seen += frame.data_ref().map_or(0, Bytes::len),
+            Some(Err(_)) => {}
+            None => this.ended(true),
+        }
+        if this.inner.is_end_stream() {
+            this.ended(true);
+        }
+        Poll::Ready(frame.map(|frame| {
+            frame.map_err(|error| {
+                let text = format!("the body broke off after {} bytes: {error}", this.seen);
+                InferError::bad_request(text)
+            })
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
