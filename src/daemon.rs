@@ -18,7 +18,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How long refusals may take to be sent once the time to drain is over.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -49,6 +49,29 @@ pub struct Plan {
     pub timeout: Option<Duration>,
     /// How long accepted requests may take once the daemon is told to stop.
     pub drain_timeout: Duration,
+}
+
+/// The signals that the daemon acts on.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Listens from now on, so that one that comes during the start is not the process's end.
+    ///
+    /// # Errors
+    /// When the system does not let us.
+    pub fn listen() -> Result<Self, String> {
+        let listen = |kind| signal(kind).map_err(|e| format!("cannot listen to signals: {e}"));
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
 }
 
 /// A running daemon.
@@ -111,14 +134,8 @@ impl Daemon {
     }
 
     /// Serves until told to stop; then answers what was accepted.
-    ///
-    /// # Errors
-    /// When signals cannot be listened to.
-    pub async fn run(&self) -> Result<(), String> {
-        let text = |error: std::io::Error| format!("cannot listen to signals: {error}");
-        let mut terminate = signal(SignalKind::terminate()).map_err(text)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(text)?;
-        let mut hangup = signal(SignalKind::hangup()).map_err(text)?;
+    pub async fn run(&self, signals: Signals) {
+        let Signals { mut terminate, mut interrupt, mut hangup } = signals;
         let mut scan: Scan<'_> = Box::pin(self.scan_and_announce());
         let mut scanning = true;
         loop {
@@ -145,7 +162,6 @@ impl Daemon {
             () = self.drain() => {}
             () = stop => tracing::warn!("told twice: stopping at once"),
         }
-        Ok(())
     }
 
     async fn scan_again(&self) {

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use graftd::cli::{Cli, Verb};
-use graftd::daemon::Daemon;
+use graftd::daemon::{Daemon, Signals};
 use graftd::engine::worker::child;
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -31,8 +31,9 @@ fn serve(args: &graftd::cli::serve::ServeArgs) -> Result<(), String> {
         .build()
         .map_err(|error| format!("cannot start threads: {error}"))?;
     let result = runtime.block_on(async {
-        let daemon = Daemon::start(plan).await?;
-        daemon.run().await
+        let signals = Signals::listen()?;
+        Daemon::start(plan).await?.run(signals).await;
+        Ok(())
     });
     // A model that was just being read does not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(500));

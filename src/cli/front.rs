@@ -168,7 +168,7 @@ impl FrontArgs {
             ms => Ok(Duration::from_millis(ms)),
         };
         let connections_max = positive("--connections-max", self.connections_max)?;
-        let per_user = self.connections_per_user.unwrap_or(connections_max.div_ceil(4) * 3);
+        let per_user = self.connections_per_user.unwrap_or_else(|| connections_max.div_ceil(4) * 3);
         if self.json_depth_max > 100 {
             return Err(format!("--json-depth-max {}: expected 1 to 100", self.json_depth_max));
         }

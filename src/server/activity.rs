@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use slotmap::{DefaultKey, SlotMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Waker};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -41,8 +42,6 @@ pub(super) struct Activity {
     clock: Clock,
     /// Requests whose answers were not wholly handed over.
     in_flight: AtomicUsize,
-    /// Bodies of requests that were not read to their end.
-    bodies_open: AtomicUsize,
     /// A body was left unread: whoever sends it must still get the answer.
     unread: AtomicBool,
     /// Since when there is no request.
@@ -53,6 +52,10 @@ pub(super) struct Activity {
     write_since: AtomicU64,
     /// When a TCP client closed its side while it waits.
     eof_since: AtomicU64,
+    /// The client closed its side while it waits.
+    ended: AtomicBool,
+    /// Who reads a body that the end of the client's bytes would cut off.
+    reader: Mutex<Option<Waker>>,
     /// Bytes between requests are heads; on HTTP/2 they may be anything.
     heads: AtomicBool,
     /// Answers whose next piece is ready, and since when it waits to be taken.
@@ -66,12 +69,13 @@ impl Activity {
         Arc::new(Self {
             clock,
             in_flight: AtomicUsize::new(0),
-            bodies_open: AtomicUsize::new(0),
             unread: AtomicBool::new(false),
             idle_since: AtomicU64::new(clock.now().as_nanos()),
             head_since: AtomicU64::new(NEVER),
             write_since: AtomicU64::new(NEVER),
             eof_since: AtomicU64::new(NEVER),
+            ended: AtomicBool::new(false),
+            reader: Mutex::default(),
             heads: AtomicBool::new(true),
             offered: Mutex::default(),
             sooner: Notify::new(),
@@ -109,16 +113,31 @@ impl Activity {
         }
     }
 
-    /// Whether the end of the client's bytes leaves a client that waits for an answer.
+    /// Whether a client whose bytes end may be waiting for an answer.
+    ///
+    /// Not on HTTP/2, whose clients keep both sides open.
     pub(super) fn awaited(&self) -> bool {
-        let complete = self.bodies_open.load(Ordering::Acquire) == 0;
-        complete && self.in_flight.load(Ordering::Acquire) > 0
+        self.heads.load(Ordering::Acquire) && !self.quiet()
     }
 
-    /// Notes that a client which may be gone closed its side.
-    pub(super) fn half_closed(&self) {
-        self.eof_since.store(self.clock.now().as_nanos(), Ordering::Release);
-        self.sooner.notify_one();
+    /// Notes that the client closed its side while it waits, and whether it may be gone altogether.
+    pub(super) fn half_closed(&self, doubtful: bool) {
+        if doubtful {
+            self.eof_since.store(self.clock.now().as_nanos(), Ordering::Release);
+            self.sooner.notify_one();
+        }
+        self.ended.store(true, Ordering::Release);
+        let reader = self.reader.lock().take();
+        reader.inspect(Waker::wake_by_ref);
+    }
+
+    /// Whether the client's bytes have ended; where not, the task that reads a body is woken when they do.
+    pub(super) fn ended(&self, context: &Context<'_>) -> bool {
+        if !self.heads.load(Ordering::Acquire) {
+            return false;
+        }
+        *self.reader.lock() = Some(context.waker().clone());
+        self.ended.load(Ordering::Acquire)
     }
 
     /// Whether no request is here.
@@ -131,17 +150,9 @@ impl Activity {
         self.unread.load(Ordering::Acquire)
     }
 
-    /// Notes that a request's body began; the result tells whether it ended.
-    pub(super) fn body_began(&self) {
-        self.bodies_open.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// Notes that a request's body ended, or that nobody wants the rest.
-    pub(super) fn body_ended(&self, read: bool) {
-        self.bodies_open.fetch_sub(1, Ordering::AcqRel);
-        if !read {
-            self.unread.store(true, Ordering::Release);
-        }
+    /// Notes that nobody wants the rest of a request's body.
+    pub(super) fn leave_unread(&self) {
+        self.unread.store(true, Ordering::Release);
     }
 
     /// Notes that a piece of an answer is ready, or (none) that the answer itself is waited for.
@@ -287,7 +298,7 @@ mod tests {
         let activity = Activity::new(Clock::start());
         // A stall that begins now must be noticed in time, though the idle limit is far away.
         assert!(at(&activity, 0).is_ok_and(|wait| wait <= limits().stall));
-        activity.half_closed();
+        activity.half_closed(true);
         assert!(at(&activity, 0).is_ok_and(|wait| wait <= HALF_CLOSED_TCP));
         assert_eq!(at(&activity, 3), Err(Overdue::Gone));
     }

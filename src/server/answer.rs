@@ -52,10 +52,12 @@ impl Answer {
     }
 
     /// Answers one request.
-    pub(super) async fn call(
+    ///
+    /// The request is in flight from the call on, not only when the future is first asked.
+    pub(super) fn call(
         self,
         request: Request<Incoming>,
-    ) -> Result<Response<Body>, Infallible> {
+    ) -> impl Future<Output = Result<Response<Body>, Infallible>> {
         let visit = Arc::new(self.activity.visit());
         let path = request.uri().path();
         let is_grpc = methods::is_grpc(path, request.headers());
@@ -63,24 +65,27 @@ impl Answer {
         let timed = !path.ends_with("/ModelStreamInfer");
         let admitted = self.admit(&request, is_grpc);
         let request = request.map(|body| Upload::new(body, &visit, &self.limits, timed));
-        let phases = self.phases.clone();
-        let answered = async {
-            admitted?;
-            Ok(if is_grpc { self.grpc(request).await } else { self.rest(request).await })
-        };
-        let answered = tokio::select! {
-            biased;
-            answered = answered => answered,
-            () = phases.ending() => {
-                let text = "the daemon stopped before this was answered; send it to its successor";
-                Err(InferError::new(ErrorKind::ShuttingDown, text))
-            }
-        };
-        let response = answered.unwrap_or_else(|error| match is_grpc {
-            true => oip::grpc::error(&error).into_http().map(Body::grpc),
-            false => rest::failure(&error),
-        });
-        Ok(response.map(|body| body.answering(visit)))
+        async move {
+            let phases = self.phases.clone();
+            let answered = async {
+                admitted?;
+                Ok(if is_grpc { self.grpc(request).await } else { self.rest(request).await })
+            };
+            let answered = tokio::select! {
+                biased;
+                answered = answered => answered,
+                () = phases.ending() => {
+                    let text =
+                        "the daemon stopped before this was answered; send it to its successor";
+                    Err(InferError::new(ErrorKind::ShuttingDown, text))
+                }
+            };
+            let response = answered.unwrap_or_else(|error| match is_grpc {
+                true => oip::grpc::error(&error).into_http().map(Body::grpc),
+                false => rest::failure(&error),
+            });
+            Ok(response.map(|body| body.answering(visit)))
+        }
     }
 
     /// What every request has to pass, whatever it asks for.

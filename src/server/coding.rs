@@ -362,7 +362,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_compressed_comes_back() {
-        let text: Vec<u8> = (0..200_000_u32).flat_map(|n| n.wrapping_mul(n).to_le_bytes()).collect();
+        let text: Vec<u8> =
+            (0..200_000_u32).flat_map(|n| n.wrapping_mul(n).to_le_bytes()).collect();
         let pieces = [Bytes::from(text[..70_000].to_vec()), Bytes::from(text[70_000..].to_vec())];
         for coding in [Coding::Gzip, Coding::Deflate] {
             let sent = compress(&pieces, coding).await.unwrap();

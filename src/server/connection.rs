@@ -35,8 +35,9 @@ impl Protocols {
             .timer(TokioTimer::new())
             // It would count a quiet keep-alive connection as a slow head; `Activity` does not.
             .header_read_timeout(None)
-            .max_header_size(header_bytes_max.saturating_mul(2))
-            .pipeline_flush(true);
+            // `pipeline_flush` stays off: it holds answers back while bytes wait to be read, for ever where
+            // those are the rest of what was refused.
+            .max_header_size(header_bytes_max.saturating_mul(2));
         if headers_max >= PARSER_HEADERS {
             // Not the default, since it costs an allocation per request.
             http1.max_headers(headers_max.saturating_add(1));

@@ -120,7 +120,7 @@ impl<S: Socket> Stream<S> {
             let mut buffer = ReadBuf::new(&mut scratch);
             match Pin::new(&mut self.inner).poll_read(context, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-                    *seen += buffer.filled().len()
+                    *seen += buffer.filled().len();
                 }
                 Poll::Ready(_) => return Poll::Ready(()),
                 Poll::Pending => return until.as_mut().poll(context),
@@ -153,14 +153,12 @@ impl<S: Socket> AsyncRead for Stream<S> {
         }
         // A client that closed its side while it waits for an answer gets it. Whoever reads here would
         // take the end for a client that left; when the answer is written it reads again and sees it.
-        match this.inner.rest() {
-            Rest::Gone => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
-            Rest::Reads => Poll::Pending,
-            Rest::Unknown => {
-                this.activity.half_closed();
-                Poll::Pending
-            }
+        let rest = this.inner.rest();
+        if rest == Rest::Gone {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
+        this.activity.half_closed(rest == Rest::Unknown);
+        Poll::Pending
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep};
 #[derive(Debug)]
 pub(super) struct Upload {
     inner: Incoming,
-    /// Notes on the connection that the body ended; none once it has.
+    /// The request; none once the body has ended.
     open: Option<Arc<Visit>>,
     /// None for streams of messages, which may pause as they like.
     times: Option<Times>,
@@ -40,9 +40,6 @@ impl Upload {
     /// The body of a request that is counted by `visit`.
     pub(super) fn new(inner: Incoming, visit: &Arc<Visit>, limits: &Limits, timed: bool) -> Self {
         let open = (!inner.is_end_stream()).then(|| visit.clone());
-        if let Some(visit) = &open {
-            visit.activity().body_began();
-        }
         let times = Times {
             gap: limits.body_gap,
             whole: limits.body,
@@ -53,16 +50,24 @@ impl Upload {
         Self { inner, open, times: timed.then_some(times), seen: 0 }
     }
 
-    fn ended(&mut self, read: bool) {
-        if let Some(visit) = self.open.take() {
-            visit.activity().body_ended(read);
-        }
+    /// The error for a body whose sender closed its side in the middle of it.
+    ///
+    /// Asked only when nothing more is there: what came before the end has been handed out by then.
+    fn cut_off(&self, context: &Context<'_>) -> Option<InferError> {
+        let cut_off = self.open.as_ref().is_some_and(|visit| visit.activity().ended(context));
+        cut_off.then(|| broken(self.seen, "the client closed its side"))
     }
+}
+
+fn broken(seen: usize, why: impl std::fmt::Display) -> InferError {
+    InferError::bad_request(format!("the body broke off after {seen} bytes: {why}"))
 }
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        self.ended(false);
+        if let Some(visit) = self.open.take() {
+            visit.activity().leave_unread();
+        }
     }
 }
 
@@ -112,6 +117,9 @@ impl Body for Upload {
         let frame = match Pin::new(&mut this.inner).poll_frame(context) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
+                if let Some(error) = this.cut_off(context) {
+                    return Poll::Ready(Some(Err(error)));
+                }
                 let Some(times) = &mut this.times else { return Poll::Pending };
                 return times.poll(context, this.seen).map(|error| Some(Err(error)));
             }
@@ -119,20 +127,14 @@ impl Body for Upload {
         if let Some(times) = &mut this.times {
             times.waiting = false;
         }
-        match &frame {
-            Some(Ok(frame)) => this.seen += frame.data_ref().map_or(0, Bytes::len),
-            Some(Err(_)) => {}
-            None => this.ended(true),
+        if let Some(Ok(frame)) = &frame {
+            this.seen += frame.data_ref().map_or(0, Bytes::len);
         }
-        if this.inner.is_end_stream() {
-            this.ended(true);
+        if frame.is_none() || this.inner.is_end_stream() {
+            this.open = None;
         }
-        Poll::Ready(frame.map(|frame| {
-            frame.map_err(|error| {
-                let text = format!("the body broke off after {} bytes: {error}", this.seen);
-                InferError::bad_request(text)
-            })
-        }))
+        let seen = this.seen;
+        Poll::Ready(frame.map(|frame| frame.map_err(|error| broken(seen, error))))
     }
 
     fn is_end_stream(&self) -> bool {
