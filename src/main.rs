@@ -5,7 +5,8 @@ use graftd::cli::serve::ServeArgs;
 use graftd::cli::{self, Asked, Verb};
 use graftd::daemon::Daemon;
 use graftd::engine::worker::child;
-use std::io::{IsTerminal, Write};
+use graftd::logging;
+use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -33,7 +34,7 @@ fn obey(asked: Asked) -> Result<(), Failure> {
 }
 
 fn serve(args: &ServeArgs) -> Result<(), Failure> {
-    log();
+    logging::init();
     let plan = args.plan().map_err(Failure::configuration)?;
     tracing::info!("ONNX Runtime from {}", plan.load.library.display());
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -59,14 +60,6 @@ fn client(verb: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure
 fn print(text: &str) -> Result<(), Failure> {
     let written = std::io::stdout().lock().write_all(text.as_bytes());
     Ok(written.map_err(|error| format!("cannot print: {error}"))?)
-}
-
-fn log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let colours = std::io::stderr().is_terminal();
-    let layer = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
-    layer.with_writer(std::io::stderr).init();
 }
 
 #[expect(clippy::print_stderr, reason = "the last word goes to the user")]
