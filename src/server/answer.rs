@@ -6,7 +6,7 @@ use super::limits::Limits;
 use super::phase::PhaseWatch;
 use super::service::Service;
 use super::upload::Upload;
-use super::{Caller, Front, Hosts, grpc, methods, rest};
+use super::{Caller, Front, Hosts, grpc, health, methods, reflection, rest};
 use crate::error::{ErrorKind, InferError};
 use crate::oip;
 use crate::proto::grpc_inference_service_server::GrpcInferenceServiceServer;
@@ -17,6 +17,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use tonic::codec::CompressionEncoding;
 use tonic::{Code, Status};
+use tonic_health::pb::health_server::HealthServer;
 use tower_service::Service as _;
 
 /// The header by which a gRPC client says how its messages are compressed.
@@ -61,10 +62,9 @@ impl Answer {
         let visit = Arc::new(self.activity.visit());
         let path = request.uri().path();
         let is_grpc = methods::is_grpc(path, request.headers());
-        // A stream of messages may pause for as long as its client likes.
-        let timed = !path.ends_with("/ModelStreamInfer");
+        let streams = methods::streams(path).then(|| self.phases.clone());
         let admitted = self.admit(&request, is_grpc);
-        let request = request.map(|body| Upload::new(body, &visit, &self.limits, timed));
+        let request = request.map(|body| Upload::new(body, &visit, &self.limits, streams));
         async move {
             let phases = self.phases.clone();
             let answered = async {
@@ -110,6 +110,23 @@ impl Answer {
     }
 
     async fn grpc(self, request: Request<Upload>) -> Response<Body> {
+        let path = request.uri().path();
+        if path.starts_with(methods::INFERENCE) {
+            return self.inference(request).await;
+        }
+        let answered = if path.starts_with(methods::HEALTH) {
+            let probe = health::Probe { service: self.service, phases: self.phases };
+            HealthServer::new(probe).call(request).await
+        } else {
+            Ok(reflection::answer(request).await)
+        };
+        match answered {
+            Ok(response) => response.map(Body::grpc),
+            Err(never) => match never {},
+        }
+    }
+
+    async fn inference(self, request: Request<Upload>) -> Response<Body> {
         let encoding = request.headers().get(GRPC_ENCODING).map(http::HeaderValue::as_bytes);
         let coding = match encoding {
             Some(b"gzip") => Some(CompressionEncoding::Gzip),

@@ -8,6 +8,13 @@ use http::{HeaderMap, HeaderValue};
 pub(super) const INFERENCE: &str = "/inference.GRPCInferenceService/";
 /// What every method that is not of the protocol itself begins with.
 const OTHERS: &str = "/grpc.";
+/// gRPC's health service.
+pub(super) const HEALTH: &str = "/grpc.health.v1.Health/";
+
+/// Whether the caller of a method sends messages as it likes, with any pause between them.
+pub(super) fn streams(path: &str) -> bool {
+    path.ends_with("/ModelStreamInfer") || path.ends_with("/ServerReflectionInfo")
+}
 
 /// Whether a request wants to be answered as gRPC answers: by what it says it is, or by where it goes.
 pub(super) fn is_grpc(path: &str, headers: &HeaderMap) -> bool {
@@ -26,10 +33,7 @@ pub(super) fn operation(path: &str) -> Option<Operation> {
         "/grpc.health.v1.Health/Check"
         | "/grpc.health.v1.Health/List"
         | "/grpc.health.v1.Health/Watch" => Some(Operation::Health),
-        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
-        | "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => {
-            Some(Operation::Describe)
-        }
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo" => Some(Operation::Describe),
         _ => None,
     }
 }
@@ -40,6 +44,8 @@ fn inference(method: &str) -> Option<Operation> {
         "ServerMetadata" | "ModelMetadata" | "ModelConfig" | "RepositoryIndex" => {
             Operation::Describe
         }
+        // Both read and change; whether they may change is decided when the message is read.
+        "TraceSetting" | "LogSettings" => Operation::Describe,
         "ModelStatistics" => Operation::Observe,
         "ModelInfer" | "ModelStreamInfer" => Operation::Infer,
         "RepositoryModelLoad" | "RepositoryModelUnload" => Operation::ChangeModels,
@@ -49,7 +55,6 @@ fn inference(method: &str) -> Option<Operation> {
         | "CudaSharedMemoryStatus"
         | "CudaSharedMemoryRegister"
         | "CudaSharedMemoryUnregister" => Operation::SharedMemory,
-        "TraceSetting" | "LogSettings" => Operation::ChangeLogging,
         _ => return None,
     })
 }
@@ -79,8 +84,6 @@ mod tests {
             "SystemSharedMemoryRegister",
             "SystemSharedMemoryUnregister",
             "CudaSharedMemoryRegister",
-            "TraceSetting",
-            "LogSettings",
         ];
         for method in changing {
             let operation = operation(&format!("{INFERENCE}{method}"));

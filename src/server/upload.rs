@@ -2,10 +2,12 @@
 
 use super::activity::Visit;
 use super::limits::Limits;
+use super::phase::PhaseWatch;
 use crate::error::{ErrorKind, InferError};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,14 +17,22 @@ use tokio::time::{Instant, Sleep};
 /// A body that may pause so long and take so long; past that it is an error.
 ///
 /// No timer is set for a body that is there when it is asked for.
-#[derive(Debug)]
 pub(super) struct Upload {
     inner: Incoming,
     /// The request; none once the body has ended.
     open: Option<Arc<Visit>>,
-    /// None for streams of messages, which may pause as they like.
-    times: Option<Times>,
+    pauses: Pauses,
     seen: usize,
+}
+
+/// What may end a body while more of it is waited for.
+enum Pauses {
+    /// It takes too long.
+    Timed(Times),
+    /// A stream of messages may pause as it likes, until the daemon drains: then it has ended.
+    Until(Pin<Box<dyn Future<Output = ()> + Send>>),
+    /// The daemon drains.
+    Over,
 }
 
 #[derive(Debug)]
@@ -36,18 +46,32 @@ struct Times {
     waiting: bool,
 }
 
+impl fmt::Debug for Upload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upload").field("seen", &self.seen).finish_non_exhaustive()
+    }
+}
+
 impl Upload {
-    /// The body of a request that is counted by `visit`.
-    pub(super) fn new(inner: Incoming, visit: &Arc<Visit>, limits: &Limits, timed: bool) -> Self {
+    /// The body of a request that is counted by `visit`; with phases a stream of messages.
+    pub(super) fn new(
+        inner: Incoming,
+        visit: &Arc<Visit>,
+        limits: &Limits,
+        stream: Option<PhaseWatch>,
+    ) -> Self {
         let open = (!inner.is_end_stream()).then(|| visit.clone());
-        let times = Times {
-            gap: limits.body_gap,
-            whole: limits.body,
-            deadline: None,
-            sleep: None,
-            waiting: false,
+        let pauses = match stream {
+            Some(phases) => Pauses::Until(Box::pin(async move { phases.draining().await })),
+            None => Pauses::Timed(Times {
+                gap: limits.body_gap,
+                whole: limits.body,
+                deadline: None,
+                sleep: None,
+                waiting: false,
+            }),
         };
-        Self { inner, open, times: timed.then_some(times), seen: 0 }
+        Self { inner, open, pauses, seen: 0 }
     }
 
     /// The error for a body whose sender closed its side in the middle of it.
@@ -59,7 +83,7 @@ impl Upload {
     }
 }
 
-fn broken(seen: usize, why: impl std::fmt::Display) -> InferError {
+fn broken(seen: usize, why: impl fmt::Display) -> InferError {
     InferError::bad_request(format!("the body broke off after {seen} bytes: {why}"))
 }
 
@@ -120,11 +144,19 @@ impl Body for Upload {
                 if let Some(error) = this.cut_off(context) {
                     return Poll::Ready(Some(Err(error)));
                 }
-                let Some(times) = &mut this.times else { return Poll::Pending };
-                return times.poll(context, this.seen).map(|error| Some(Err(error)));
+                return match &mut this.pauses {
+                    Pauses::Timed(times) => {
+                        times.poll(context, this.seen).map(|error| Some(Err(error)))
+                    }
+                    Pauses::Until(drained) => drained.as_mut().poll(context).map(|()| {
+                        this.pauses = Pauses::Over;
+                        None
+                    }),
+                    Pauses::Over => Poll::Ready(None),
+                };
             }
         };
-        if let Some(times) = &mut this.times {
+        if let Pauses::Timed(times) = &mut this.pauses {
             times.waiting = false;
         }
         if let Some(Ok(frame)) = &frame {

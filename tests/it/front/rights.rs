@@ -14,7 +14,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tonic::Code;
 
 /// What only administrators may do.
-const CHANGING: [&str; 10] = [
+const CHANGING: [&str; 8] = [
     "RepositoryModelLoad",
     "RepositoryModelUnload",
     "SystemSharedMemoryStatus",
@@ -23,8 +23,6 @@ const CHANGING: [&str; 10] = [
     "CudaSharedMemoryStatus",
     "CudaSharedMemoryRegister",
     "CudaSharedMemoryUnregister",
-    "TraceSetting",
-    "LogSettings",
 ];
 
 fn methods() -> Vec<String> {
