@@ -8,6 +8,7 @@ use crate::id::DeviceId;
 use crate::model::settings::{self, Setting};
 use crate::sched::config::Config;
 use crate::server::Limits;
+use crate::server::regions::RegionLimits;
 use clap::Args;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -157,6 +158,18 @@ pub struct ServeArgs {
         help_heading = "Limits"
     )]
     pub connections_max: usize,
+    /// Whether callers may hand over tensors in shared memory: on or off
+    #[arg(long, value_name = "on|off", env = "GRAFTD_SHARED_MEMORY", default_value = "on", value_parser = switch, help_heading = "Limits")]
+    pub shared_memory: bool,
+    /// Regions of shared memory that may be registered at a time
+    #[arg(
+        long,
+        value_name = "N",
+        env = "GRAFTD_SHARED_MEMORY_REGIONS_MAX",
+        default_value_t = 1024,
+        help_heading = "Limits"
+    )]
+    pub shared_memory_regions_max: usize,
     /// How long a request waits that names no time itself; 0 for as long as it takes
     #[arg(
         long,
@@ -186,6 +199,14 @@ fn isolation(text: &str) -> Result<Isolation, String> {
         "auto" => Ok(Isolation::Auto),
         "none" => Ok(Isolation::None),
         _ => Err(format!("'{text}' is not one of worker, auto, none")),
+    }
+}
+
+fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("'{text}' is not one of on, off")),
     }
 }
 
@@ -275,8 +296,19 @@ impl ServeArgs {
                 body_bytes_max: usize::try_from(self.body_bytes_max).unwrap_or(usize::MAX),
                 connections_max: positive("--connections-max", self.connections_max)?,
             },
+            regions: self.regions()?,
             timeout: milliseconds(self.timeout_ms),
             drain_timeout: Duration::from_secs(self.drain_timeout_s),
+        })
+    }
+}
+
+impl ServeArgs {
+    fn regions(&self) -> Result<RegionLimits, String> {
+        let max = positive("--shared-memory-regions-max", self.shared_memory_regions_max)?;
+        Ok(RegionLimits {
+            regions_max: if self.shared_memory { max } else { 0 },
+            request_bytes_max: usize::try_from(self.body_bytes_max).unwrap_or(usize::MAX),
         })
     }
 }

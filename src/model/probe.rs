@@ -332,8 +332,13 @@ mod tests {
     #[test]
     fn made_up_rows_have_the_declared_form() {
         let dims = Some(vec![Dim::Unknown, Dim::Fixed(3), Dim::Named("n".into())]);
-        let spec =
-            |datatype, axis| TensorSpec { name: "x".into(), datatype, dims: dims.clone(), axis };
+        let spec = |datatype, axis| TensorSpec {
+            name: "x".into(),
+            datatype,
+            dims: dims.clone(),
+            axis,
+            labels: None,
+        };
         let specs = [spec(DataType::Bytes, Some(0)), spec(DataType::Fp16, None)];
         let sample = samples(&specs).next().unwrap();
         let row = Arc::new(row(&specs, sample, Kind::Normal(3)));

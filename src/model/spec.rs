@@ -20,6 +20,8 @@ pub struct TensorSpec {
     pub dims: Option<Vec<Dim>>,
     /// The batch axis; none where the tensor belongs to every row alike.
     pub axis: Option<usize>,
+    /// Names of an output's elements, row by row, for classification; none where none were given.
+    pub labels: Option<Arc<[String]>>,
 }
 
 /// Whether requests are cut into rows.
@@ -73,7 +75,7 @@ impl TensorSpec {
     #[must_use]
     pub fn new(port: &Port, axis: Option<usize>) -> Self {
         let Port { name, datatype, dims } = port.clone();
-        Self { name, datatype, dims, axis }
+        Self { name, datatype, dims, axis, labels: None }
     }
 
     /// The shape as metadata shows it, -1 where a size varies.

@@ -154,44 +154,46 @@ impl GrpcInferenceService for Grpc {
 
     async fn system_shared_memory_status(
         &self,
-        _request: Request<proto::SystemSharedMemoryStatusRequest>,
+        request: Request<proto::SystemSharedMemoryStatusRequest>,
     ) -> Result<Response<proto::SystemSharedMemoryStatusResponse>, Status> {
-        Err(Status::unimplemented("not offered yet"))
+        let answer = self.service.system_memory_status(&self.peer, request.get_ref());
+        answer.map(Response::new).map_err(|e| status(&e))
     }
 
     async fn system_shared_memory_register(
         &self,
-        _request: Request<proto::SystemSharedMemoryRegisterRequest>,
+        request: Request<proto::SystemSharedMemoryRegisterRequest>,
     ) -> Result<Response<proto::SystemSharedMemoryRegisterResponse>, Status> {
-        Err(Status::unimplemented("not offered yet"))
+        let answer = self.service.register_system_memory(&self.peer, request.get_ref());
+        answer.map(Response::new).map_err(|e| status(&e))
     }
 
     async fn system_shared_memory_unregister(
         &self,
-        _request: Request<proto::SystemSharedMemoryUnregisterRequest>,
+        request: Request<proto::SystemSharedMemoryUnregisterRequest>,
     ) -> Result<Response<proto::SystemSharedMemoryUnregisterResponse>, Status> {
-        Err(Status::unimplemented("not offered yet"))
+        Ok(Response::new(self.service.unregister_system_memory(&self.peer, request.get_ref())))
     }
 
     async fn cuda_shared_memory_status(
         &self,
         _request: Request<proto::CudaSharedMemoryStatusRequest>,
     ) -> Result<Response<proto::CudaSharedMemoryStatusResponse>, Status> {
-        Err(Status::unimplemented("not offered yet"))
+        Ok(Response::new(proto::CudaSharedMemoryStatusResponse::default()))
     }
 
     async fn cuda_shared_memory_register(
         &self,
-        _request: Request<proto::CudaSharedMemoryRegisterRequest>,
+        request: Request<proto::CudaSharedMemoryRegisterRequest>,
     ) -> Result<Response<proto::CudaSharedMemoryRegisterResponse>, Status> {
-        Err(Status::unimplemented("not offered yet"))
+        Err(status(&self.service.refuse_cuda_memory(request.get_ref())))
     }
 
     async fn cuda_shared_memory_unregister(
         &self,
         _request: Request<proto::CudaSharedMemoryUnregisterRequest>,
     ) -> Result<Response<proto::CudaSharedMemoryUnregisterResponse>, Status> {
-        Err(Status::unimplemented("not offered yet"))
+        Ok(Response::new(proto::CudaSharedMemoryUnregisterResponse {}))
     }
 
     async fn trace_setting(

@@ -7,6 +7,7 @@ mod authority;
 mod body;
 mod grpc;
 mod intake;
+pub mod regions;
 mod rest;
 pub mod rights;
 pub mod service;
