@@ -8,6 +8,7 @@
 //! shared memory, classification.
 
 mod binary;
+pub mod extensions;
 mod json;
 pub mod metadata;
 mod request;

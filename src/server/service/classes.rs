@@ -62,7 +62,7 @@ impl Score {
     }
 }
 
-/// The output in the form that was asked for.
+/// The output in the form that was asked for; `batched` says that its first axis counts rows.
 ///
 /// # Cost
 /// For a classification one copy of a tensor in pieces, and a number for each of its elements in one row.
@@ -87,25 +87,16 @@ fn classify(
 ) -> OutputTensor {
     let data = output.contiguous();
     let elements = data.len() / output.datatype.element_bytes().unwrap_or(1);
-    let axis = spec.axis.filter(|axis| batched && *axis < output.shape.0.len());
-    let rows = axis.and_then(|axis| output.shape.0.get(axis)).copied();
-    let (inner, many) = match (axis, rows) {
-        (Some(axis), Some(rows)) => (output.shape.0.iter().skip(axis + 1).product::<usize>(), rows),
-        _ => (elements, 1),
-    };
+    let rows = output.shape.0.first().copied().filter(|_| batched);
+    let many = rows.unwrap_or(1);
     let each = elements.checked_div(many).unwrap_or(0);
     let shown = each.min(usize::try_from(classes.get()).unwrap_or(usize::MAX));
     let mut texts = Vec::new();
     for row in 0..many {
-        // Where the batch axis is not the first, a row lies in several stretches.
-        let place = |index: usize| {
-            let (outer, within) = (index.checked_div(inner), index.checked_rem(inner));
-            (outer.unwrap_or(0) * many + row) * inner + within.unwrap_or(0)
-        };
-        for index in highest(each, shown, |index| Score::at(output.datatype, &data, place(index))) {
-            let mut text =
-                format!("{}:{index}", Score::at(output.datatype, &data, place(index)).text());
-            if let Some(label) = spec.labels.as_ref().and_then(|labels| labels.get(index)) {
+        let score = |index: usize| Score::at(output.datatype, &data, row * each + index);
+        for index in highest(each, shown, score) {
+            let mut text = format!("{}:{index}", score(index).text());
+            if let Some(label) = spec.labels.get(index) {
                 text.push(':');
                 text.push_str(label);
             }
@@ -136,23 +127,22 @@ fn highest(count: usize, shown: usize, score: impl Fn(usize) -> Score) -> Vec<us
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::Port;
     use crate::tensor::bytes_element_ends;
-
-    fn spec(axis: Option<usize>, labels: &[&str]) -> TensorSpec {
-        let labels = labels.iter().map(|&label| label.to_owned()).collect();
-        let (name, datatype) = ("OUT".to_owned(), DataType::Fp32);
-        TensorSpec { name, datatype, dims: None, axis, labels: Some(labels) }
-    }
 
     fn classes(
         (datatype, shape, data): (DataType, &[usize], Vec<u8>),
         n: u32,
-        spec: &TensorSpec,
+        batched: bool,
+        labels: &[&str],
     ) -> (Vec<usize>, Vec<String>) {
+        let port = Port { name: "OUT".to_owned(), datatype, dims: None };
+        let labels = labels.iter().map(|&label| label.to_owned()).collect();
+        let spec = TensorSpec { labels, ..TensorSpec::new(&port, None) };
         let (name, shape) = ("OUT".to_owned(), Shape(shape.to_vec()));
         let output = OutputTensor { name, datatype, shape, pieces: vec![Bytes::from(data)] };
         let wanted = RequestedOutput { classes: NonZeroU32::new(n), ..RequestedOutput::default() };
-        let got = formed(output, Some(&wanted), spec, true);
+        let got = formed(output, Some(&wanted), &spec, batched);
         assert_eq!((got.name.as_str(), got.datatype), ("OUT", DataType::Bytes));
         let data = got.contiguous();
         let ends = bytes_element_ends(&data).expect("whole elements");
@@ -170,38 +160,34 @@ mod tests {
     #[test]
     fn highest_first_with_labels_and_all_where_more_are_asked_for() {
         let five = singles(&[0.1, 0.9, 0.3, 0.5, 0.2]);
-        let labels = spec(Some(0), &["ash", "birch", "cedar", "dogwood"]);
-        let (shape, texts) = classes((DataType::Fp32, &[1, 5], five.clone()), 2, &labels);
+        let labels = ["ash", "birch", "cedar", "dogwood"];
+        let (shape, texts) = classes((DataType::Fp32, &[1, 5], five.clone()), 2, true, &labels);
         assert_eq!(shape, [1, 2]);
         assert_eq!(texts, ["0.900000:1:birch", "0.500000:3:dogwood"]);
-        let (shape, texts) = classes((DataType::Fp32, &[5], five), 9, &spec(None, &[]));
+        let (shape, texts) = classes((DataType::Fp32, &[5], five), 9, false, &[]);
         assert_eq!(shape, [5]);
         assert_eq!(texts, ["0.900000:1", "0.500000:3", "0.300000:2", "0.200000:4", "0.100000:0"]);
     }
 
     #[test]
-    fn every_row_by_itself_whatever_its_axis() {
+    fn every_row_by_itself_where_there_are_rows() {
         let values = singles(&[5.0, 4.0, 3.0, 1.0, 2.0, 3.0]);
-        let (shape, texts) =
-            classes((DataType::Fp32, &[2, 3], values.clone()), 1, &spec(Some(0), &[]));
+        let (shape, texts) = classes((DataType::Fp32, &[2, 3], values.clone()), 1, true, &[]);
         assert_eq!((shape, texts), (vec![2, 1], vec!["5.000000:0".into(), "3.000000:2".into()]));
-        // Rows are columns here: 5, 1 and 4, 2 and 3, 3, the last of which tie.
-        let (shape, texts) =
-            classes((DataType::Fp32, &[2, 3], values.clone()), 1, &spec(Some(1), &[]));
-        assert_eq!(shape, [3, 1]);
-        assert_eq!(texts, ["5.000000:0", "4.000000:0", "3.000000:0"]);
-        let (shape, texts) = classes((DataType::Fp32, &[2, 3], values), 1, &spec(None, &[]));
-        assert_eq!((shape, texts), (vec![1], vec!["5.000000:0".into()]));
-        let (shape, texts) = classes((DataType::Fp32, &[0, 3], vec![]), 2, &spec(Some(0), &[]));
+        let (shape, texts) = classes((DataType::Fp32, &[2, 3], values), 2, false, &[]);
+        assert_eq!((shape, texts), (vec![2], vec!["5.000000:0".into(), "4.000000:1".into()]));
+        let (shape, texts) = classes((DataType::Fp32, &[0, 3], vec![]), 2, true, &[]);
         assert_eq!((shape, texts), (vec![0, 0], vec![]));
+        let (shape, texts) = classes((DataType::Fp32, &[], singles(&[2.5])), 2, true, &[]);
+        assert_eq!((shape, texts), (vec![1], vec!["2.500000:0".into()]));
     }
 
     #[test]
     fn ties_go_to_the_first_and_what_is_no_number_comes_last() {
         let values = singles(&[f32::NAN, 1.0, f32::INFINITY, 1.0, f32::NEG_INFINITY]);
-        let (_, texts) = classes((DataType::Fp32, &[5], values), 5, &spec(None, &[]));
+        let (_, texts) = classes((DataType::Fp32, &[5], values), 5, false, &[]);
         assert_eq!(texts, ["inf:2", "1.000000:1", "1.000000:3", "-inf:4", "nan:0"]);
-        let (_, texts) = classes((DataType::Bool, &[4], vec![0, 1, 0, 1]), 3, &spec(None, &[]));
+        let (_, texts) = classes((DataType::Bool, &[4], vec![0, 1, 0, 1]), 3, false, &[]);
         assert_eq!(texts, ["1:1", "1:3", "0:0"]);
     }
 
@@ -242,7 +228,7 @@ mod tests {
             ),
         ];
         for (datatype, data, expected) in table {
-            let (_, texts) = classes((datatype, &[2], data), 2, &spec(None, &[]));
+            let (_, texts) = classes((datatype, &[2], data), 2, false, &[]);
             assert_eq!(texts, expected, "{datatype}");
         }
     }

@@ -1,7 +1,10 @@
 //! One function per meaning; REST and gRPC are codecs around these.
 
 mod classes;
+mod gaps;
+mod models;
 mod regions;
+mod settings;
 
 use super::regions::Regions;
 use super::rights::Peer;
@@ -21,6 +24,24 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::WatchStream;
+
+/// The protocol's extensions that are there, by the names that Triton gives them.
+const EXTENSIONS: [&str; 9] = [
+    "binary_tensor_data",
+    "classification",
+    "logging",
+    "model_configuration",
+    "model_repository",
+    "parameters",
+    "statistics",
+    SHARED_MEMORY,
+    "trace",
+];
+
+/// The one of them that can be switched off.
+const SHARED_MEMORY: &str = "system_shared_memory";
 
 /// What the transport knows of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +59,7 @@ pub struct Service {
     metrics: Arc<Metrics>,
     repository: Arc<Repository>,
     regions: Regions,
+    settings: settings::Settings,
     draining: AtomicBool,
     timeout: Option<Duration>,
 }
@@ -52,7 +74,15 @@ impl Service {
         regions: Regions,
         timeout: Option<Duration>,
     ) -> Self {
-        Self { driver, metrics, repository, regions, draining: AtomicBool::new(false), timeout }
+        Self {
+            driver,
+            metrics,
+            repository,
+            regions,
+            settings: settings::Settings::default(),
+            draining: AtomicBool::new(false),
+            timeout,
+        }
     }
 
     fn catalog(&self) -> Arc<Catalog> {
@@ -62,6 +92,12 @@ impl Service {
     /// Says that no more requests are taken.
     pub fn set_draining(&self) {
         self.draining.store(true, Ordering::Release);
+        self.repository.served().touch();
+    }
+
+    /// One item now and one whenever the state of the daemon or of a model may have changed.
+    pub fn changes(&self) -> impl Stream<Item = ()> + use<> {
+        WatchStream::new(self.repository.served().changes())
     }
 
     /// Whether the daemon takes requests and has tried every model.
@@ -81,9 +117,8 @@ impl Service {
     }
 
     fn extensions(&self) -> Vec<String> {
-        let always = ["binary_tensor_data", "classification", "parameters"];
-        let shared = self.regions.on().then_some("system_shared_memory");
-        always.into_iter().chain(shared).map(str::to_owned).collect()
+        let there = |name: &&str| self.regions.on() || *name != SHARED_MEMORY;
+        EXTENSIONS.into_iter().filter(there).map(str::to_owned).collect()
     }
 
     /// What a model says of itself.
@@ -149,6 +184,7 @@ impl Service {
             }
             let took = self.driver.clock().now().since(start);
             let outcome = &reply.outcome;
+            self.trace(&spec, &request.id, took);
             self.metrics.request_ended(&spec.name, spec.version, outcome, took);
             let rows = checked.keys.len();
             tracing::debug!(model = %spec.name, version = spec.version, rows, took_us = took.as_micros(), "{outcome:?}");
@@ -184,10 +220,11 @@ fn respond(
         Outcome::Complete(tally) => tally,
         other => return Err(refused(&other, spec, checked)),
     };
+    let batched = spec.config.max_batch_size > 0;
     let output = |(place, &index): (usize, &usize)| {
         let (port, wanted) = (&spec.outputs[index], request.outputs.get(place));
         let output = assemble(&port.name, index, &reply.rows)?;
-        Ok(Output::Sent(classes::formed(output, wanted, port, spec.cuts_rows())))
+        Ok(Output::Sent(classes::formed(output, wanted, port, batched)))
     };
     let outputs = checked
         .outputs

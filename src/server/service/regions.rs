@@ -5,10 +5,8 @@ use crate::error::{ErrorKind, InferError};
 use crate::oip;
 use crate::proto::system_shared_memory_status_response::RegionStatus;
 use crate::proto::{
-    CudaSharedMemoryRegisterRequest, SystemSharedMemoryRegisterRequest,
-    SystemSharedMemoryRegisterResponse, SystemSharedMemoryStatusRequest,
+    SystemSharedMemoryRegisterRequest, SystemSharedMemoryStatusRequest,
     SystemSharedMemoryStatusResponse, SystemSharedMemoryUnregisterRequest,
-    SystemSharedMemoryUnregisterResponse,
 };
 use crate::request::{
     InferRequest, InferResponse, Input, Output, RegionSlice, RequestedOutput, SharedTensor,
@@ -31,11 +29,11 @@ impl Service {
     ///
     /// # Errors
     /// `Forbidden` for a peer without a user, and as [`crate::server::regions::Regions::register`].
-    pub fn register_system_memory(
+    pub fn register_region(
         &self,
         peer: &Peer,
         request: &SystemSharedMemoryRegisterRequest,
-    ) -> Result<SystemSharedMemoryRegisterResponse, InferError> {
+    ) -> Result<(), InferError> {
         let SystemSharedMemoryRegisterRequest { name, key, offset, byte_size } = request;
         let Some(uid) = peer.uid else {
             let text = "shared memory is for callers whose user is known; use the Unix socket";
@@ -43,14 +41,14 @@ impl Service {
         };
         self.regions.register(peer.tenant, uid, name, key, (*offset, *byte_size))?;
         tracing::debug!(uid, region = %name, "shared memory registered");
-        Ok(SystemSharedMemoryRegisterResponse {})
+        Ok(())
     }
 
     /// The regions of this peer; one of them where a name is given.
     ///
     /// # Errors
     /// `NotFound` for a name that this peer did not register.
-    pub fn system_memory_status(
+    pub fn region_status(
         &self,
         peer: &Peer,
         request: &SystemSharedMemoryStatusRequest,
@@ -69,23 +67,8 @@ impl Service {
     }
 
     /// Forgets a region of this peer, or without a name all of them. One that is not known is forgotten already.
-    pub fn unregister_system_memory(
-        &self,
-        peer: &Peer,
-        request: &SystemSharedMemoryUnregisterRequest,
-    ) -> SystemSharedMemoryUnregisterResponse {
+    pub fn unregister_region(&self, peer: &Peer, request: &SystemSharedMemoryUnregisterRequest) {
         self.regions.unregister(peer.tenant, &request.name);
-        SystemSharedMemoryUnregisterResponse {}
-    }
-
-    /// Refuses a region of GPU memory.
-    #[must_use]
-    pub fn refuse_cuda_memory(&self, request: &CudaSharedMemoryRegisterRequest) -> InferError {
-        let text = format!(
-            "region {:?}: memory of a GPU cannot be shared with graftd; use system shared memory, or send the bytes",
-            request.name
-        );
-        InferError::new(ErrorKind::Unsupported, text)
     }
 
     /// Turns a request into one of tensors alone, and says where its outputs go.

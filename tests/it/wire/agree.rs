@@ -6,9 +6,9 @@ use bytes::Bytes;
 use graftd::oip::rest::ReplyForm;
 use graftd::oip::{grpc, rest};
 use graftd::proto::infer_parameter::ParameterChoice;
-use graftd::proto::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
+use graftd::proto::model_infer_request::InferInputTensor;
 use graftd::proto::{InferParameter, InferTensorContents, ModelInferRequest};
-use graftd::request::{InferRequest, Output, RegionSlice, SharedTensor};
+use graftd::request::{InferRequest, Output};
 use graftd::tensor::{DataType, OutputTensor, Shape, Tensor, bytes_element_ends};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -230,110 +230,6 @@ fn parameters_mean_the_same_on_both_transports() {
     let json = r#"{"inputs":[],"parameters":{"a":true,"b":-7,"c":7,"d":18446744073709551615,"e":2.5,"f":"x","binary_data_output":true,"triton_enable_empty_final_response":false}}"#;
     let over_rest = decode(Bytes::from_static(json.as_bytes()), None).expect("a good request").0;
     assert_eq!(sent(over_grpc.expect("a good request")), over_rest);
-}
-
-#[test]
-fn shared_memory_and_classes_mean_the_same_on_both_transports() {
-    let json = r#"{"inputs":[
-        {"name":"A","shape":[2],"datatype":"FP32","parameters":{"shared_memory_byte_size":8,"shared_memory_region":"r","shared_memory_offset":4}},
-        {"name":"B","shape":[1],"datatype":"UINT8","parameters":{"binary_data_size":1}},
-        {"name":"C","shape":[3],"datatype":"BYTES","parameters":{"shared_memory_region":"s","shared_memory_byte_size":99}}
-    ],"outputs":[
-        {"name":"X","parameters":{"shared_memory_region":"r","shared_memory_byte_size":18446744073709551615,"binary_data":false}},
-        {"name":"Y","parameters":{"classification":3}},
-        {"name":"Z","parameters":{"classification":0}}
-    ]}"#;
-    let (whole, header_length) = body(json, &[7]);
-    let Ok(rest::Decoded::Request(over_rest, form)) = rest::decode_infer(whole, header_length)
-    else {
-        panic!("a good request");
-    };
-    assert!(!form.is_binary("X"));
-    let text = |text: &str| ParameterChoice::StringParam(text.to_owned());
-    let parameters = |list: Vec<(&str, ParameterChoice)>| {
-        let message = |(key, choice): (&str, _)| {
-            (key.to_owned(), InferParameter { parameter_choice: Some(choice) })
-        };
-        list.into_iter().map(message).collect()
-    };
-    let input = |name: &str, datatype: &str, shape, list| InferInputTensor {
-        name: name.to_owned(),
-        datatype: datatype.to_owned(),
-        shape: vec![shape],
-        parameters: parameters(list),
-        contents: None,
-    };
-    let output = |name: &str, list| InferRequestedOutputTensor {
-        name: name.to_owned(),
-        parameters: parameters(list),
-    };
-    let int = ParameterChoice::Int64Param;
-    let uint = ParameterChoice::Uint64Param;
-    let message = ModelInferRequest {
-        inputs: vec![
-            input(
-                "A",
-                "FP32",
-                2,
-                vec![
-                    ("shared_memory_region", text("r")),
-                    ("shared_memory_byte_size", uint(8)),
-                    ("shared_memory_offset", int(4)),
-                ],
-            ),
-            input("B", "UINT8", 1, vec![]),
-            input(
-                "C",
-                "BYTES",
-                3,
-                vec![("shared_memory_region", text("s")), ("shared_memory_byte_size", int(99))],
-            ),
-        ],
-        outputs: vec![
-            output(
-                "X",
-                vec![
-                    ("shared_memory_region", text("r")),
-                    ("shared_memory_byte_size", uint(u64::MAX)),
-                ],
-            ),
-            output("Y", vec![("classification", int(3))]),
-            output("Z", vec![("classification", uint(0))]),
-        ],
-        raw_input_contents: vec![Bytes::from_static(&[7])],
-        ..ModelInferRequest::default()
-    };
-    let over_grpc = grpc::decode_infer(message).expect("a good request");
-    assert_eq!(over_grpc, over_rest);
-    assert_eq!(over_grpc.outputs.iter().filter(|output| output.region.is_some()).count(), 1);
-    assert_eq!(over_grpc.outputs[1].classes.map(u32::from), Some(3));
-    assert_eq!(over_grpc.outputs[2].classes, None);
-}
-
-#[test]
-fn an_output_in_shared_memory_is_told_by_its_place() {
-    let slice = RegionSlice { region: "r".to_owned(), offset: 8, byte_size: 12 };
-    let output = SharedTensor {
-        name: "OUT".to_owned(),
-        datatype: DataType::Fp32,
-        shape: Shape(vec![3]),
-        slice,
-    };
-    let mut response = echo(&InferRequest::default());
-    response.outputs.push(Output::Shared(output));
-    for binary in [false, true] {
-        let encoded = rest::encode_infer(&response, &ReplyForm::all(binary)).expect("an answer");
-        assert_eq!(encoded.header_length, None);
-        let text = String::from_utf8(encoded.chunks.concat()).expect("UTF-8");
-        assert_eq!(
-            text,
-            r#"{"model_name":"echo","model_version":"1","outputs":[{"name":"OUT","datatype":"FP32","shape":[3],"parameters":{"shared_memory_byte_size":12,"shared_memory_offset":8,"shared_memory_region":"r"}}]}"#
-        );
-    }
-    let message = grpc::encode_infer(response);
-    assert_eq!(message.raw_output_contents, [Bytes::new()]);
-    let keys: Vec<&String> = message.outputs[0].parameters.keys().collect();
-    assert_eq!(keys, ["shared_memory_byte_size", "shared_memory_offset", "shared_memory_region"]);
 }
 
 #[test]

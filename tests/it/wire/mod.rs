@@ -4,6 +4,7 @@ pub(crate) mod agree;
 mod arbitrary;
 mod generated;
 mod golden;
+mod places;
 mod refusals;
 
 use bytes::Bytes;
