@@ -5,7 +5,7 @@ use crate::digest;
 use crate::error::InferError;
 use crate::graph::Dim;
 use crate::id::{ClassKey, RowKey, Tenant};
-use crate::request::{InferRequest, Parameter, Parameters};
+use crate::request::{InferRequest, Parameter, Parameters, RequestedOutput};
 use crate::rows::{InputTensor, Inputs};
 use crate::sched::event::{Priority, Sharing};
 use crate::tensor::{DataType, Shape, Tensor, bytes_element_ends};
@@ -59,7 +59,7 @@ pub fn check(
     for (tensor, spec) in tensors.iter().zip(&spec.inputs) {
         check_tensor(tensor, spec)?;
     }
-    let rows = if spec.cuts_rows() { rows(&tensors, &spec.inputs) } else { None };
+    let rows = if spec.cuts_rows() { rows(&tensors, &spec.inputs)? } else { None };
     let whole = rows.is_none();
     let tensors = tensors
         .into_iter()
@@ -174,13 +174,20 @@ fn check_tensor(tensor: &Tensor, spec: &TensorSpec) -> Result<(), InferError> {
 }
 
 /// The number of rows; none for a request that must run as it came.
-fn rows(tensors: &[&Tensor], specs: &[TensorSpec]) -> Option<usize> {
+fn rows(tensors: &[&Tensor], specs: &[TensorSpec]) -> Result<Option<usize>, InferError> {
     let batch = |(tensor, spec): (&&Tensor, &TensorSpec)| tensor.shape.0.get(spec.axis?).copied();
-    let mut counts = tensors.iter().zip(specs).filter_map(batch);
-    let rows = counts.next()?;
-    // Inputs of unequal sizes may broadcast, which only the model can tell. An empty batch has no row to
-    // share or keep, but its answer still has a shape: the model gives it.
-    (rows > 0 && counts.all(|count| count == rows)).then_some(rows)
+    let counts = || tensors.iter().zip(specs).filter_map(|pair| Some((pair.0, batch(pair)?)));
+    let Some((first, rows)) = counts().max_by_key(|&(_, rows)| rows) else { return Ok(None) };
+    // What has size 1 may broadcast, which only the model can tell.
+    let unequal = |size| size != rows && size != 1 && rows != 1;
+    if let Some((other, size)) = counts().find(|&(_, size)| unequal(size)) {
+        return Err(InferError::bad_request(format!(
+            "input '{}' has {rows} rows and input '{}' has {size}; expected the same of both, or 1",
+            first.name, other.name
+        )));
+    }
+    // An empty batch has no row to share or keep, but its answer still has a shape: the model gives it.
+    Ok((rows > 0 && counts().all(|(_, size)| size == rows)).then_some(rows))
 }
 
 fn input(tensor: &Tensor, axis: Option<usize>) -> Result<InputTensor, InferError> {
@@ -202,7 +209,7 @@ fn outputs(request: &InferRequest, spec: &ModelSpec) -> Result<Vec<usize>, Infer
     if request.outputs.is_empty() {
         return Ok((0..spec.outputs.len()).collect());
     }
-    let find = |name: &String| {
+    let find = |RequestedOutput { name, .. }: &RequestedOutput| {
         spec.outputs.iter().position(|output| output.name == *name).ok_or_else(|| {
             let known: Vec<&str> = spec.outputs.iter().map(|output| output.name.as_str()).collect();
             InferError::bad_request(format!(
@@ -215,8 +222,15 @@ fn outputs(request: &InferRequest, spec: &ModelSpec) -> Result<Vec<usize>, Infer
     let wanted: Vec<usize> = request.outputs.iter().map(find).collect::<Result<_, _>>()?;
     for (place, output) in wanted.iter().enumerate() {
         if wanted[..place].contains(output) {
-            let name = &request.outputs[place];
+            let name = &spec.outputs[*output].name;
             return Err(InferError::bad_request(format!("output '{name}' was asked for twice")));
+        }
+        let port = &spec.outputs[*output];
+        if port.datatype == DataType::Bytes && request.outputs[place].classes.is_some() {
+            return Err(InferError::bad_request(format!(
+                "output '{}' is {}, which cannot be classified: texts are not higher or lower; ask for the tensor",
+                port.name, port.datatype
+            )));
         }
     }
     Ok(wanted)
