@@ -14,6 +14,14 @@ use std::path::PathBuf;
 /// Where models come from and where they are served.
 #[derive(Clone, Debug, Args)]
 pub struct Places {
+    /// Configuration file in TOML: rows_max = 1000 for --rows-max 1000, [model.NAME] for --set
+    /// [default: the first there of $CONFIGURATION_DIRECTORY/graftd.toml,
+    /// $XDG_CONFIG_HOME/graftd/graftd.toml, /etc/graftd/graftd.toml]
+    #[arg(long, value_name = "FILE", env = "GRAFTD_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Print every setting with where it comes from, as a configuration file, and end
+    #[arg(long)]
+    pub print_config: bool,
     /// Directory of models: NAME.onnx, or NAME/VERSION/model.onnx
     #[arg(long, value_name = "DIR", env = "GRAFTD_MODELS", default_value = "models")]
     pub models: PathBuf,

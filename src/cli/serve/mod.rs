@@ -1,9 +1,15 @@
 //! `graftd serve`: from what was typed to a plan.
 
+mod file;
 mod flags;
+mod given;
+mod origin;
+#[cfg(test)]
+mod tests;
 mod values;
 
 pub use flags::{Bounds, Places, Running, Sharing};
+pub use given::{Given, given};
 
 use crate::daemon::Plan;
 use crate::driver::load::LoadConfig;
@@ -16,6 +22,15 @@ use crate::server::Limits;
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// What `--help` says last.
+pub const AFTER_HELP: &str = "\
+Every setting is a flag (--rows-max), a variable (GRAFTD_ROWS_MAX) and a key of the configuration
+file (rows_max). A flag is stronger than a variable, a variable than the file, the file than the
+default; --print-config shows what holds. Sizes are bytes, or 64K, 512M, 2G. RUST_LOG sets what is
+logged: error, warn, info (the default) or debug.
+
+SIGHUP looks at the models again; SIGTERM finishes what was accepted and ends.";
 
 /// What `graftd serve` takes; every flag is also a variable of the environment.
 #[derive(Clone, Debug, Args)]
@@ -113,34 +128,6 @@ fn work_dir() -> PathBuf {
         Some(cache) => cache.join("graftd"),
         None => {
             std::env::temp_dir().join(format!("graftd-{}", rustix::process::geteuid().as_raw()))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::cli::Cli;
-    use clap::Parser;
-
-    #[test]
-    fn a_wrong_value_is_named_with_its_flag_and_what_is_allowed() {
-        let table = [
-            ("--sessions=1025", "1 to 1024"),
-            ("--watchdog-ms=0", "1 or more"),
-            ("--preferred-batch-rows=4,0", "1 or more"),
-            ("--requests-max=0", "1 or more"),
-            ("--body-bytes-max=0", "at least one byte"),
-            ("--batch-bytes=1", "4K or more"),
-            ("--isolation=both", "worker, auto, none"),
-            ("--listen=8000", "HOST:PORT"),
-        ];
-        for (argument, expected) in table {
-            let why = Cli::try_parse_from(["graftd", "serve", argument]).unwrap_err().to_string();
-            let (flag, value) = argument.split_once('=').unwrap();
-            let value = value.rsplit(',').next().unwrap();
-            for part in [flag, value, expected] {
-                assert!(why.contains(part), "{argument}: {why}");
-            }
         }
     }
 }

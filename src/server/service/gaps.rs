@@ -3,13 +3,12 @@
 use super::Service;
 use crate::error::{ErrorKind, InferError};
 use crate::proto::{
-    ModelConfig, ModelRepositoryParameter, ModelStatisticsResponse,
-    SystemSharedMemoryRegisterRequest, SystemSharedMemoryStatusRequest,
-    SystemSharedMemoryStatusResponse, SystemSharedMemoryUnregisterRequest,
+    ModelRepositoryParameter, ModelStatisticsResponse, SystemSharedMemoryRegisterRequest,
+    SystemSharedMemoryStatusRequest, SystemSharedMemoryStatusResponse,
+    SystemSharedMemoryUnregisterRequest,
 };
 use crate::server::rights::Peer;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 fn gap<T>() -> Result<T, InferError> {
     Err(InferError::new(ErrorKind::Unsupported, "not offered yet"))
@@ -17,14 +16,6 @@ fn gap<T>() -> Result<T, InferError> {
 
 #[expect(missing_docs, clippy::missing_errors_doc, clippy::unused_async, reason = "replaced soon")]
 impl Service {
-    pub fn model_config(
-        &self,
-        _model: &str,
-        _version: Option<&str>,
-    ) -> Result<Arc<ModelConfig>, InferError> {
-        gap()
-    }
-
     pub fn statistics(
         &self,
         _model: Option<&str>,
