@@ -3,6 +3,7 @@
 use crate::digest::StageDigest;
 use crate::graph::{Dim, Port};
 use crate::id::StageId;
+use crate::metrics::ModelMetrics;
 use crate::model::settings::Settings;
 use crate::request::{ModelMetadata, TensorMetadata};
 use crate::tensor::DataType;
@@ -64,6 +65,8 @@ pub struct ModelSpec {
     pub output_axes: Arc<[Option<usize>]>,
     /// The same with no axis at all, for requests that run as they came.
     pub whole_axes: Arc<[Option<usize>]>,
+    /// Where what happens to it is counted.
+    pub counts: Arc<ModelMetrics>,
     /// What was found at load, to be shown.
     pub findings: BTreeMap<String, String>,
 }

@@ -320,6 +320,7 @@ impl Loader {
             outputs: probed.outputs.clone(),
             rows: probed.rows.clone(),
             unshared,
+            counts: self.driver.metrics().model(&found.name, found.version),
             findings,
         }
     }
