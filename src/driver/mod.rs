@@ -132,6 +132,7 @@ pub struct Driver {
     rearm: Notify,
     idle: Notify,
     metrics: Arc<Metrics>,
+    config: Config,
 }
 
 impl std::fmt::Debug for Driver {
@@ -145,7 +146,7 @@ impl Driver {
     #[must_use]
     pub fn new(config: Config, metrics: Arc<Metrics>) -> (Arc<Self>, flume::Receiver<Order>) {
         let (orders, queue) = flume::bounded(ORDERS_MAX);
-        let core = Core { sched: Scheduler::new(config), ledger: Ledger::default() };
+        let core = Core { sched: Scheduler::new(config.clone()), ledger: Ledger::default() };
         let driver = Self {
             core: Mutex::new(core),
             clock: Clock::start(),
@@ -156,6 +157,7 @@ impl Driver {
             rearm: Notify::new(),
             idle: Notify::new(),
             metrics,
+            config,
         };
         (Arc::new(driver), queue)
     }
@@ -296,6 +298,12 @@ impl Driver {
         &self.metrics
     }
 
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> &Config {
+        &self.config
+    }
+
     /// The clock that all times are of.
     #[must_use]
     pub fn clock(&self) -> &Clock {
@@ -365,11 +373,7 @@ impl Driver {
         follow_ups
     }
 
-    fn step(
-        &self,
-        event: Event,
-        ended: Option<&Ended>,
-    ) -> (Vec<Completion>, Option<Arc<InHand>>) {
+    fn step(&self, event: Event, ended: Option<&Ended>) -> (Vec<Completion>, Option<Arc<InHand>>) {
         let mut out = Outgoing::default();
         let (idle, in_hand) = {
             let mut core = self.core.lock();
@@ -401,7 +405,10 @@ impl Driver {
         for Run { lane, batch, plan, reason, in_hand } in out.runs {
             let start = self.clock.now();
             let begun = lane.begin(batch, &plan);
-            let gather = self.clock.now().since(start);
+            let mut gather = self.clock.now().since(start);
+            if let Begun::Finished(Completion { result: Ok((_, run)), .. }) = &begun {
+                gather = gather.saturating_sub(*run);
+            }
             in_hand.gather_ns.store(nanos(gather), Ordering::Relaxed);
             in_hand.counts.batch_started(plan.rows(), reason);
             if let Begun::Finished(completion) = begun {

@@ -121,7 +121,9 @@ mod tests {
     #[test]
     fn powers_of_two_count_what_is_at_most_as_large() {
         let histogram = Histogram::default();
-        [1, 2, 3, 8, 9, 1024, 1025, u64::MAX >> 8].map(|value| histogram.observe(value));
+        [1, 2, 3, 8, 9, 1024, 1025, u64::MAX >> 8]
+            .into_iter()
+            .for_each(|value| histogram.observe(value));
         let found = histogram.snapshot();
         let table = [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (10, 6), (11, 7), (36, 7), (37, 8)];
         for (exponent, count) in table {
@@ -136,7 +138,8 @@ mod tests {
         assert_eq!(histogram.snapshot().quantile(0.5), None);
         (1..=10_000).for_each(|value| histogram.observe(value * 1000));
         let found = histogram.snapshot();
-        for (share, exact) in [(0.0, 1000), (0.5, 5_000_000), (0.99, 9_900_000), (1.0, 10_000_000)] {
+        for (share, exact) in [(0.0, 1000), (0.5, 5_000_000), (0.99, 9_900_000), (1.0, 10_000_000)]
+        {
             let quantile = found.quantile(share).unwrap();
             assert!(quantile >= exact && quantile <= exact + exact / 8, "{share}: {quantile}");
         }

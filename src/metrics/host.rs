@@ -22,7 +22,8 @@ impl Host {
         let now = Ticks::read(&fs::read_to_string("/proc/stat").ok()?)?;
         let mut last = self.last.lock();
         let before = last.replace(now).unwrap_or(Ticks { busy: 0, all: 0 });
-        let (busy, all) = (now.busy.saturating_sub(before.busy), now.all.saturating_sub(before.all));
+        let (busy, all) =
+            (now.busy.saturating_sub(before.busy), now.all.saturating_sub(before.all));
         Some(if all == 0 { 0.0 } else { busy as f64 / all as f64 })
     }
 }
@@ -30,7 +31,8 @@ impl Host {
 impl Ticks {
     fn read(stat: &str) -> Option<Self> {
         let mut fields = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
-        let times: Option<Vec<u64>> = fields.by_ref().take(8).map(|text| text.parse().ok()).collect();
+        let times: Option<Vec<u64>> =
+            fields.by_ref().take(8).map(|text| text.parse().ok()).collect();
         let times = times.filter(|times| times.len() >= 5)?;
         let all = times.iter().sum();
         // Idle, and idle while a disk is waited for.

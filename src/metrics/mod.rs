@@ -10,6 +10,7 @@ mod model;
 mod page;
 mod text;
 
+pub use host::resident_bytes;
 pub use model::{Answered, End, ModelMetrics, Phases};
 pub use page::{ModelScene, Scene};
 
@@ -92,6 +93,12 @@ impl Metrics {
     pub fn connection(self: &Arc<Self>) -> Open {
         self.connections.fetch_add(1, Relaxed);
         Open(self.clone())
+    }
+
+    /// Connections that are open.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Relaxed)
     }
 
     /// Says where to learn how many lines of the log were dropped; the first word counts.

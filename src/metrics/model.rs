@@ -264,6 +264,12 @@ impl ModelMetrics {
         (all.count, [quantile(0.5), quantile(0.99)])
     }
 
+    /// Batches that have outputs, by their rows.
+    #[must_use]
+    pub fn batch_sizes(&self) -> BTreeMap<u64, u64> {
+        self.sizes.lock().iter().map(|(&rows, size)| (rows, size.count)).collect()
+    }
+
     /// Requests that got no answer.
     #[must_use]
     pub fn failures(&self) -> u64 {

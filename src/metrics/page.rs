@@ -13,7 +13,7 @@ use std::time::Duration;
 const TIMES: std::ops::RangeInclusive<u32> = 13..=35;
 /// Bounds of batch sizes: 1 to 256 rows.
 const ROWS: std::ops::RangeInclusive<u32> = 0..=8;
-const NANO: f64 = 1e-9;
+const NANOS: f64 = 1e9;
 
 /// One version of a model as the catalogue has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,7 +159,7 @@ impl Metrics {
             ("graftd_kept_bytes", "Bytes of the row store, all included", load.kept_bytes),
             ("graftd_kept_bytes_max", "What the row store may hold", scene.kept_bytes_max),
             ("graftd_workers", "Worker processes that live", scene.workers as u64),
-            ("graftd_connections", "Open connections", of(&self.connections)),
+            ("graftd_connections", "Open connections", self.connections()),
         ];
         for (name, help, value) in gauges {
             page.family(name, Kind::Gauge, help);
@@ -229,13 +229,13 @@ fn own_histograms(page: &mut Page, models: &[Arc<ModelMetrics>]) {
     for counts in models {
         for (route, histogram) in [("run", &counts.ran), ("hit", &counts.hit)] {
             let labels = labels(counts, "route", route);
-            page.histogram(&labels, &histogram.snapshot(), TIMES, NANO);
+            page.histogram(&labels, &histogram.snapshot(), TIMES, NANOS);
         }
     }
     for (family, help, histogram) in PHASES {
         page.family(family, Kind::Histogram, help);
         for counts in models {
-            page.histogram(&name(counts), &histogram(counts).snapshot(), TIMES, NANO);
+            page.histogram(&name(counts), &histogram(counts).snapshot(), TIMES, NANOS);
         }
     }
     page.family("graftd_batch_rows", Kind::Histogram, "Rows of a batch");

@@ -39,7 +39,7 @@ impl Page {
         self.series("", labels, None, value);
     }
 
-    /// The samples of a histogram whose bounds are two to these powers, each multiplied by `unit`.
+    /// The samples of a histogram whose bounds are two to these powers, counted in `1/units`.
     ///
     /// One that holds nothing is left out: a model that nobody asks costs no lines.
     pub(crate) fn histogram(
@@ -47,17 +47,17 @@ impl Page {
         labels: Labels<'_>,
         found: &Snapshot,
         powers: std::ops::RangeInclusive<u32>,
-        unit: f64,
+        units: f64,
     ) {
         if found.count == 0 {
             return;
         }
         for power in powers {
-            let bound = (1_u64 << power) as f64 * unit;
+            let bound = (1_u64 << power) as f64 / units;
             self.series("_bucket", labels, Some(&bound), found.up_to(power));
         }
         self.series("_bucket", labels, Some(&"+Inf"), found.count);
-        self.series("_sum", labels, None, found.sum as f64 * unit);
+        self.series("_sum", labels, None, found.sum as f64 / units);
         self.series("_count", labels, None, found.count);
     }
 
@@ -121,12 +121,12 @@ mod tests {
         page.family("graftd_up", Kind::Gauge, "Up");
         page.sample(&[], 0.5);
         let histogram = Histogram::default();
-        [1, 2, 9].map(|rows| histogram.observe(rows));
+        [1, 2, 9].into_iter().for_each(|rows| histogram.observe(rows));
         page.family("rows", Kind::Histogram, "Rows");
         page.histogram(&[], &histogram.snapshot(), 0..=2, 1.0);
         page.histogram(&[("m", "idle")], &Histogram::default().snapshot(), 0..=2, 1.0);
         page.family("s", Kind::Histogram, "Seconds");
-        page.histogram(&[("m", "x")], &histogram.snapshot(), 13..=13, 1e-9);
+        page.histogram(&[("m", "x")], &histogram.snapshot(), 13..=13, 1e9);
         let expected = r#"# HELP nv_count Things
 # TYPE nv_count counter
 nv_count{model="a\"b\\c\nd",version="1"} 3

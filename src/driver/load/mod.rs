@@ -7,15 +7,16 @@ pub(super) use rehearsal::Rehearsal;
 use trial::{Probed, probe_model, sample_plan, unprobed};
 
 use super::Driver;
-use super::pool::{Pools, Recipe};
+use super::pool::{Pools, Recipe, WorkerFacts};
 use crate::digest::StageDigest;
 use crate::engine::local::{InlineLane, ThreadLane};
-use crate::engine::onnx::{OnnxEngine, SessionOptions};
+use crate::engine::onnx::{OnnxEngine, Provider, SessionOptions};
 use crate::engine::worker::{LoadOrder, StartError, Worker, WorkerConfig};
 use crate::engine::{BatchPlan, Engine, Lane};
 use crate::graph::Model;
 use crate::graph::rules::{deterministic, safe_in_process};
 use crate::id::{DeviceId, SessionId, StageId};
+use crate::model::config::{Loaded, effective};
 use crate::model::probe::{self};
 use crate::model::scan::Found;
 use crate::model::settings::Settings;
@@ -103,6 +104,12 @@ impl Loader {
         Self { driver, pools, stash: Arc::new(stash), config, stages: AtomicU32::new(0) }
     }
 
+    /// The worker processes that serve what was loaded.
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerFacts> {
+        self.pools.workers()
+    }
+
     /// Loads one version and lets it serve; unless it has the very content of `current`.
     ///
     /// # Errors
@@ -147,8 +154,9 @@ impl Loader {
         let settings = self.config.models.get(&found.name).cloned().unwrap_or_default();
         let times = self.measure(&settings, &probed, &rehearsal, lanes[0].as_ref()).await;
         let stage = StageId(self.stages.fetch_add(1, Ordering::Relaxed));
-        let spec = self.spec(found, stage, digest, model, &probed, &times, &host);
+        let mut spec = self.spec(found, stage, digest, model, &probed, &times, &host);
         let config = self.stage_config(&spec, &times);
+        spec.config = Arc::new(effective(None, &self.loaded(&spec, &config)));
         let warm = warm_plans(&probed, &spec, &times, config.batch_rows_max);
         for lane in &lanes {
             for plan in &warm {
@@ -320,8 +328,21 @@ impl Loader {
             outputs: probed.outputs.clone(),
             rows: probed.rows.clone(),
             unshared,
+            config: Arc::default(),
             counts: self.driver.metrics().model(&found.name, found.version),
             findings,
+        }
+    }
+
+    fn loaded<'a>(&self, spec: &'a ModelSpec, stage: &'a StageConfig) -> Loaded<'a> {
+        Loaded {
+            name: &spec.name,
+            inputs: &spec.inputs,
+            outputs: &spec.outputs,
+            rows: &spec.rows,
+            stage,
+            sessions: self.config.session.lanes.max(1),
+            gpu: matches!(self.config.session.provider, Provider::Cuda | Provider::TensorRt),
         }
     }
 
