@@ -46,6 +46,19 @@ struct Pool {
     warmed: u32,
 }
 
+/// One worker process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerFacts {
+    /// The model and version that it runs, as `name:version`.
+    pub model: String,
+    /// The process's number.
+    pub pid: u32,
+    /// It runs suspect rows, apart from other traffic.
+    pub apart: bool,
+    /// Batches that it completed.
+    pub completed: u32,
+}
+
 /// Told when a stage cannot be served any more, and when it can again.
 pub type Health = Arc<dyn Fn(StageId, Result<(), String>) + Send + Sync>;
 
@@ -112,6 +125,23 @@ impl Pools {
             let up = Event::SessionUp { session, stage, purpose, slots };
             self.driver.add_lane(session, lane, up);
         }
+    }
+
+    /// The worker processes that live, those apart last.
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerFacts> {
+        let pools = self.pools.lock();
+        let serving = pools.values().filter_map(|pool| {
+            Some((pool.recipe.config.label.clone(), pool.serving.as_ref()?, false))
+        });
+        let apart = pools.values().filter_map(|pool| {
+            Some((pool.recipe.config.label.clone(), &pool.isolation.as_ref()?.1, true))
+        });
+        let facts = |(model, worker, apart): (String, &Worker, bool)| {
+            let (pid, completed) = (worker.pid, worker.completed());
+            WorkerFacts { model, pid, apart, completed }
+        };
+        serving.chain(apart).map(facts).collect()
     }
 
     /// Follows the scheduler's orders; runs for as long as the daemon.

@@ -9,6 +9,7 @@ pub use served::Served;
 
 use crate::driver::Driver;
 use crate::driver::load::Loader;
+use crate::driver::pool::WorkerFacts;
 use crate::id::StageId;
 use crate::model::scan::{self, Found};
 use crate::model::{ModelSpec, State};
@@ -45,6 +46,12 @@ impl Repository {
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The worker processes that serve it.
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerFacts> {
+        self.loader.workers()
     }
 
     /// What is served now.

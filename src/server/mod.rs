@@ -152,8 +152,10 @@ impl Front {
     ) {
         let open = self.open.subscribe();
         let closing = self.closing.clone();
+        let counted = self.service.counts().connection();
         let answer = Answer::new(self.service, peer, self.limits);
         tokio::spawn(async move {
+            let _counted = counted;
             let service = hyper::service::service_fn(move |request| answer.clone().call(request));
             let connection = self.http.serve_connection(TokioIo::new(stream), service);
             tokio::pin!(connection);

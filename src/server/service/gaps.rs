@@ -2,7 +2,7 @@
 
 use super::Service;
 use crate::error::{ErrorKind, InferError};
-use crate::proto::{ModelRepositoryParameter, ModelStatisticsResponse};
+use crate::proto::ModelRepositoryParameter;
 use std::collections::BTreeMap;
 
 fn gap<T>() -> Result<T, InferError> {
@@ -11,14 +11,6 @@ fn gap<T>() -> Result<T, InferError> {
 
 #[expect(missing_docs, clippy::missing_errors_doc, clippy::unused_async, reason = "replaced soon")]
 impl Service {
-    pub fn statistics(
-        &self,
-        _model: Option<&str>,
-        _version: Option<&str>,
-    ) -> Result<ModelStatisticsResponse, InferError> {
-        gap()
-    }
-
     pub async fn load(
         &self,
         _model: &str,
