@@ -6,7 +6,7 @@ use crate::driver::pool::Pools;
 use crate::metrics::Metrics;
 use crate::model::State;
 use crate::model::stash::Stash;
-use crate::repository::{Repository, Served};
+use crate::repository::{self, Repository, Served};
 use crate::sched::config::Config;
 use crate::server::service::Service;
 use crate::server::socket::SocketFile;
@@ -22,8 +22,8 @@ use tokio::sync::watch;
 /// Everything that was decided before the start.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The directory of models.
-    pub models: PathBuf,
+    /// Which models are served.
+    pub repository: repository::Options,
     /// The Unix socket.
     pub socket: PathBuf,
     /// TCP addresses beside it.
@@ -60,8 +60,8 @@ impl Daemon {
     /// # Errors
     /// A sentence that says what is in the way.
     pub async fn start(plan: Plan) -> Result<Self, String> {
-        if !plan.models.is_dir() {
-            let shown = plan.models.display();
+        if !plan.repository.root.is_dir() {
+            let shown = plan.repository.root.display();
             return Err(format!("--models {shown} is no directory; name one that holds models"));
         }
         let (socket, listener) = SocketFile::bind(&plan.socket)?;
@@ -75,7 +75,7 @@ impl Daemon {
         })?;
         let loader = Loader::new(driver.clone(), pools.clone(), stash, plan.load.clone());
         let loader = Arc::new(loader);
-        let repository = Repository::new(plan.models.clone(), driver.clone(), loader, served);
+        let repository = Repository::new(plan.repository.clone(), driver.clone(), loader, served);
         let service =
             Arc::new(Service::new(driver.clone(), metrics, repository.clone(), plan.timeout));
         let timers = driver.clone().timers();
@@ -156,7 +156,7 @@ impl Daemon {
             ),
             None => format!(
                 "graftd serves no models yet; put some into {} and send SIGHUP",
-                self.plan.models.display()
+                self.plan.repository.root.display()
             ),
         };
         announce(&line);

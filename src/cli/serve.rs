@@ -6,6 +6,8 @@ use crate::engine::onnx::{Provider, SessionOptions};
 use crate::engine::{cores, runtime};
 use crate::id::DeviceId;
 use crate::model::settings::{self, Setting};
+use crate::repository;
+use crate::repository::control::{Control, Mode};
 use crate::sched::config::Config;
 use crate::server::Limits;
 use clap::Args;
@@ -17,8 +19,15 @@ use std::time::Duration;
 #[derive(Clone, Debug, Args)]
 pub struct ServeArgs {
     /// Directory of models: NAME.onnx, or NAME/VERSION/model.onnx
-    #[arg(long, value_name = "DIR", env = "GRAFTD_MODELS", default_value = "models")]
+    #[arg(long, value_name = "DIR", env = "GRAFTD_MODELS", default_value = "models", aliases = ["model-repository", "model-store"])]
     pub models: PathBuf,
+    /// Who decides which models are served: the directory at start (none), the directory (poll), or
+    /// --load-model and administrators (explicit) [default: the directory and administrators]
+    #[arg(long, value_name = "MODE", env = "GRAFTD_MODEL_CONTROL_MODE")]
+    pub model_control_mode: Option<Mode>,
+    /// A model to load at start under --model-control-mode explicit, * for all; may be given more than once
+    #[arg(long, value_name = "NAME", env = "GRAFTD_LOAD_MODEL", value_delimiter = ',')]
+    pub load_model: Vec<String>,
     /// Unix socket to serve on
     #[arg(long, value_name = "PATH", env = "GRAFTD_SOCKET", default_value = "graftd.sock")]
     pub socket: PathBuf,
@@ -239,7 +248,12 @@ impl ServeArgs {
         let milliseconds = |ms: u64| (ms > 0).then(|| Duration::from_millis(ms));
         let slots = u32::try_from(cores).unwrap_or(u32::MAX);
         Ok(Plan {
-            models: self.models.clone(),
+            repository: repository::Options {
+                root: self.models.clone(),
+                control: Control::new(self.model_control_mode, &self.load_model)?,
+                // A load keeps a core busy; the others serve meanwhile.
+                loads: (cores / 2).max(1),
+            },
             socket: self.socket.clone(),
             listen: self.listen.clone(),
             work_dir: self.work_dir.clone().unwrap_or_else(work_dir),

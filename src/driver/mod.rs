@@ -77,6 +77,11 @@ pub enum Order {
         /// The session.
         session: SessionId,
     },
+    /// Let go of everything that a retired stage has.
+    Forget {
+        /// The stage.
+        stage: StageId,
+    },
     /// Sessions died with their process.
     Died {
         /// The sessions.
@@ -127,6 +132,8 @@ pub struct Driver {
     armed: AtomicU64,
     rearm: Notify,
     idle: Notify,
+    /// Stages may have gone.
+    gone: Notify,
     metrics: Arc<Metrics>,
 }
 
@@ -151,6 +158,7 @@ impl Driver {
             armed: AtomicU64::new(u64::MAX),
             rearm: Notify::new(),
             idle: Notify::new(),
+            gone: Notify::new(),
             metrics,
         };
         (Arc::new(driver), queue)
@@ -280,6 +288,17 @@ impl Driver {
         }
     }
 
+    /// Waits until the last row of a retired stage is answered.
+    pub async fn stage_gone(&self, stage: StageId) {
+        loop {
+            let gone = self.gone.notified();
+            if self.stage_queue(stage).is_none() {
+                return;
+            }
+            gone.await;
+        }
+    }
+
     /// The clock that all times are of.
     #[must_use]
     pub fn clock(&self) -> &Clock {
@@ -379,6 +398,9 @@ impl Driver {
             let _ = sender.send(reply);
         }
         for order in out.orders {
+            if let Order::Forget { .. } = order {
+                self.gone.notify_waiters();
+            }
             if self.orders.try_send(order).is_err() {
                 tracing::error!("the pools do not keep up with the scheduler's orders");
             }

@@ -103,6 +103,14 @@ impl Loader {
         Self { driver, pools, stash: Arc::new(stash), config, stages: AtomicU32::new(0) }
     }
 
+    /// A new folder beside the private copies; it goes when it is dropped.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn folder(&self, prefix: &str) -> std::io::Result<tempfile::TempDir> {
+        self.stash.folder(prefix)
+    }
+
     /// Loads one version and lets it serve; unless it has the very content of `current`.
     ///
     /// # Errors
