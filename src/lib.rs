@@ -7,9 +7,11 @@ pub mod clock;
 pub mod digest;
 pub mod error;
 pub mod id;
+pub mod logging;
 #[rustfmt::skip]
 pub mod proto;
 pub mod reactor;
+pub mod reflect;
 pub mod request;
 pub mod rows;
 pub mod tensor;

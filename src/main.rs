@@ -4,7 +4,7 @@ use clap::Parser;
 use graftd::cli::{Cli, Verb};
 use graftd::daemon::Daemon;
 use graftd::engine::worker::child;
-use std::io::IsTerminal;
+use graftd::logging;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: &graftd::cli::serve::ServeArgs) -> Result<(), String> {
-    log();
+    logging::init();
     let plan = args.plan()?;
     tracing::info!("ONNX Runtime from {}", plan.load.library.display());
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -42,14 +42,6 @@ fn infer(args: &graftd::cli::infer::InferArgs) -> Result<(), String> {
         .map_err(|error| format!("cannot start: {error}"))?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     runtime.block_on(graftd::cli::infer::infer(args, &mut out))
-}
-
-fn log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let colours = std::io::stderr().is_terminal();
-    let layer = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
-    layer.with_writer(std::io::stderr).init();
 }
 
 #[expect(clippy::print_stderr, reason = "the last word goes to the user")]

@@ -42,6 +42,7 @@ impl Repository {
         // What failed is in the catalogue and in the log.
         while settling.join_next().await.is_some() {}
         self.started.store(true, Ordering::Release);
+        self.served.touch();
         let catalog = self.served.catalog();
         let ready = catalog.iter().filter(|(.., state)| matches!(state, State::Ready(_))).count();
         tracing::info!("looked at the models: {ready} of {} are ready", catalog.iter().count());
