@@ -41,14 +41,18 @@ impl Fingerprint {
     pub fn of(found: &Found) -> io::Result<Self> {
         let mut files = BTreeMap::new();
         files.insert(found.file.clone(), fs::symlink_metadata(&found.file)?);
-        let folder = found.file.parent().unwrap_or_else(|| Path::new("."));
-        if found.is_flat() {
+        if let Some(model) = found.folder() {
+            walk(&mut files, &model.join(found.version.to_string()), DEPTH_MAX);
+            walk(&mut files, model, 0);
+            // Whatever else the settings refer to, but not the other versions.
+            folders(model)
+                .filter(|path| !is_number(path))
+                .for_each(|path| walk(&mut files, &path, 1));
+        } else {
+            let folder = found.file.parent().unwrap_or_else(|| Path::new("."));
             walk(&mut files, folder, 0);
             let model = |path: &Path| path.extension().is_some_and(|end| end == "onnx");
             files.retain(|path, _| *path == found.file || !model(path));
-        } else {
-            walk(&mut files, folder, DEPTH_MAX);
-            folder.parent().into_iter().for_each(|model| walk(&mut files, model, 0));
         }
         Ok(Self::from(&files))
     }
@@ -109,6 +113,15 @@ fn note(files: &mut BTreeMap<PathBuf, Metadata>, path: PathBuf) {
     {
         files.insert(path, data);
     }
+}
+
+fn folders(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let paths = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    paths.filter(|path| path.is_dir())
+}
+
+fn is_number(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit))
 }
 
 /// Notes all files of a folder, and of those in it down to a depth.

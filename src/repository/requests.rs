@@ -28,7 +28,7 @@ impl Repository {
     ) -> Result<(), InferError> {
         self.may_change()?;
         let there = scan::scan_one(&self.options.root, name).map_err(InferError::bad_request)?;
-        let carried = self.carry(name, overrides)?;
+        let carried = self.carry(name, overrides).await?;
         if carried.is_none() && there.found.is_empty() {
             return Err(not_found(name));
         }
@@ -90,14 +90,20 @@ impl Repository {
         refusal.map_or(Ok(()), |why| Err(InferError::new(ErrorKind::Forbidden, why)))
     }
 
-    fn carry(&self, name: &str, overrides: Overrides) -> Result<Option<Carried>, InferError> {
-        if overrides.files.is_empty() {
+    async fn carry(&self, name: &str, overrides: Overrides) -> Result<Option<Carried>, InferError> {
+        if overrides.is_empty() {
             return Ok(None);
         }
-        let place = self.loader.folder("carried-").map_err(|error| {
-            tracing::error!("no folder for the files of a request: {error}");
-            InferError::new(ErrorKind::Unavailable, "the daemon has no room for these files")
-        })?;
-        Carried::write(place, name, &overrides.files).map(Some)
+        let (root, loader, name) =
+            (self.options.root.clone(), self.loader.clone(), name.to_owned());
+        let write = move || {
+            let place = loader.folder("carried-").map_err(|error| {
+                tracing::error!("no folder for the files of a request: {error}");
+                InferError::new(ErrorKind::Unavailable, "the daemon has no room for these files")
+            })?;
+            Carried::write(place, &root, &name, &overrides).map(Some)
+        };
+        let written = tokio::task::spawn_blocking(write).await;
+        written.unwrap_or_else(|error| Err(InferError::new(ErrorKind::Internal, error.to_string())))
     }
 }

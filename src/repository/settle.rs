@@ -117,7 +117,7 @@ impl Repository {
         }
         let queue = if asked { &self.asked_loads } else { &self.found_loads };
         let _slot = queue.acquire().await.map_err(|error| error.to_string())?;
-        let result = self.loader.load(found, current.as_ref().map(|spec| spec.digest)).await;
+        let result = self.loader.load(found, current.as_deref()).await;
         self.install(found, mark, result)
     }
 

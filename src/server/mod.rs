@@ -8,6 +8,8 @@ mod body;
 mod grpc;
 mod health;
 mod intake;
+mod reflection;
+pub mod regions;
 mod rest;
 pub mod rights;
 pub mod service;
@@ -214,6 +216,10 @@ impl Answer {
         if path.starts_with("/grpc.health.v1.Health/") {
             let mut health = HealthServer::new(health::Probe { service: self.service });
             let response = health.call(request).await?;
+            return Ok(response.map(Body::Grpc));
+        }
+        if path.starts_with("/grpc.reflection.v1.ServerReflection/") {
+            let response = reflection::answer(request).await;
             return Ok(response.map(Body::Grpc));
         }
         Ok(rest::answer(&self.service, self.peer, &self.limits, request).await)

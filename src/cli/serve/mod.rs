@@ -1,22 +1,38 @@
 //! `graftd serve`: from what was typed to a plan.
 
+mod file;
 mod flags;
+mod given;
+mod origin;
+#[cfg(test)]
+mod tests;
 mod values;
 
 pub use flags::{Bounds, Places, Running, Sharing};
+pub use given::{Given, given};
 
 use crate::daemon::Plan;
 use crate::driver::load::LoadConfig;
-use crate::engine::onnx::SessionOptions;
+use crate::engine::onnx::{SessionOptions, Tuning};
 use crate::engine::{cores, runtime};
 use crate::id::DeviceId;
 use crate::model::settings;
 use crate::repository::{self, control::Control};
 use crate::sched::config::Config;
 use crate::server::Limits;
+use crate::server::regions::RegionLimits;
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// What `--help` says last.
+pub const AFTER_HELP: &str = "\
+Every setting is a flag (--rows-max), a variable (GRAFTD_ROWS_MAX) and a key of the configuration
+file (rows_max). A flag is stronger than a variable, a variable than the file, the file than the
+default; --print-config shows what holds. Sizes are bytes, or 64K, 512M, 2G. RUST_LOG sets what is
+logged: error, warn, info (the default) or debug.
+
+SIGHUP looks at the models again; SIGTERM finishes what was accepted and ends.";
 
 /// What `graftd serve` takes; every flag is also a variable of the environment.
 #[derive(Clone, Debug, Args)]
@@ -52,6 +68,14 @@ impl ServeArgs {
             limits: Limits {
                 body_bytes_max: size(bounds.body_bytes_max),
                 connections_max: bounds.connections_max,
+            },
+            regions: RegionLimits {
+                regions_max: if bounds.shared_memory {
+                    bounds.shared_memory_regions_max
+                } else {
+                    0
+                },
+                request_bytes_max: size(bounds.body_bytes_max),
             },
             timeout: (bounds.timeout_ms > 0).then(|| Duration::from_millis(bounds.timeout_ms)),
             drain_timeout: Duration::from_secs(bounds.drain_timeout_s),
@@ -96,6 +120,7 @@ impl ServeArgs {
                 fallback_cpu: running.fallback_cpu,
                 threads: running.threads,
                 lanes: running.sessions.unwrap_or(lanes),
+                tuning: Tuning::default(),
             },
             isolation: running.isolation,
             batch_bytes: size(sharing.batch_bytes),
@@ -123,34 +148,6 @@ fn work_dir() -> PathBuf {
         Some(cache) => cache.join("graftd"),
         None => {
             std::env::temp_dir().join(format!("graftd-{}", rustix::process::geteuid().as_raw()))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::cli::Cli;
-    use clap::Parser;
-
-    #[test]
-    fn a_wrong_value_is_named_with_its_flag_and_what_is_allowed() {
-        let table = [
-            ("--sessions=1025", "1 to 1024"),
-            ("--watchdog-ms=0", "1 or more"),
-            ("--preferred-batch-rows=4,0", "1 or more"),
-            ("--requests-max=0", "1 or more"),
-            ("--body-bytes-max=0", "at least one byte"),
-            ("--batch-bytes=1", "4K or more"),
-            ("--isolation=both", "worker, auto, none"),
-            ("--listen=8000", "HOST:PORT"),
-        ];
-        for (argument, expected) in table {
-            let why = Cli::try_parse_from(["graftd", "serve", argument]).unwrap_err().to_string();
-            let (flag, value) = argument.split_once('=').unwrap();
-            let value = value.rsplit(',').next().unwrap();
-            for part in [flag, value, expected] {
-                assert!(why.contains(part), "{argument}: {why}");
-            }
         }
     }
 }

@@ -2,13 +2,7 @@
 
 use super::Service;
 use crate::error::{ErrorKind, InferError};
-use crate::proto::{
-    ModelConfig, ModelStatisticsResponse, SystemSharedMemoryRegisterRequest,
-    SystemSharedMemoryStatusRequest, SystemSharedMemoryStatusResponse,
-    SystemSharedMemoryUnregisterRequest,
-};
-use crate::server::rights::Peer;
-use std::sync::Arc;
+use crate::proto::ModelStatisticsResponse;
 
 fn gap<T>() -> Result<T, InferError> {
     Err(InferError::new(ErrorKind::Unsupported, "not offered yet"))
@@ -16,43 +10,11 @@ fn gap<T>() -> Result<T, InferError> {
 
 #[expect(missing_docs, clippy::missing_errors_doc, reason = "replaced soon")]
 impl Service {
-    pub fn model_config(
-        &self,
-        _model: &str,
-        _version: Option<&str>,
-    ) -> Result<Arc<ModelConfig>, InferError> {
-        gap()
-    }
-
     pub fn statistics(
         &self,
         _model: Option<&str>,
         _version: Option<&str>,
     ) -> Result<ModelStatisticsResponse, InferError> {
-        gap()
-    }
-
-    pub fn register_region(
-        &self,
-        _peer: &Peer,
-        _request: &SystemSharedMemoryRegisterRequest,
-    ) -> Result<(), InferError> {
-        gap()
-    }
-
-    pub fn unregister_region(
-        &self,
-        _peer: &Peer,
-        _request: &SystemSharedMemoryUnregisterRequest,
-    ) -> Result<(), InferError> {
-        gap()
-    }
-
-    pub fn region_status(
-        &self,
-        _peer: &Peer,
-        _request: &SystemSharedMemoryStatusRequest,
-    ) -> Result<SystemSharedMemoryStatusResponse, InferError> {
         gap()
     }
 }

@@ -5,13 +5,26 @@ use crate::error::{ErrorKind, InferError};
 use crate::proto::model_repository_parameter::ParameterChoice;
 use crate::proto::repository_index_response::ModelIndex;
 use crate::proto::{
-    CudaSharedMemoryRegisterRequest, ModelRepositoryParameter, RepositoryIndexRequest,
+    CudaSharedMemoryRegisterRequest, ModelConfig, ModelRepositoryParameter, RepositoryIndexRequest,
     RepositoryIndexResponse,
 };
 use crate::repository::Overrides;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 impl Service {
+    /// The configuration of a model as it is in force.
+    ///
+    /// # Errors
+    /// `NotFound` or `Unavailable`.
+    pub fn model_config(
+        &self,
+        model: &str,
+        version: Option<&str>,
+    ) -> Result<Arc<ModelConfig>, InferError> {
+        Ok(self.catalog().find(model, version)?.config.clone())
+    }
+
     /// The models with their states.
     #[must_use]
     pub fn index(&self, request: &RepositoryIndexRequest) -> RepositoryIndexResponse {

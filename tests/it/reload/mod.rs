@@ -3,11 +3,11 @@
 mod generation;
 mod requests;
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, sent};
 use graftd::error::InferError;
 use graftd::id::Tenant;
 use graftd::repository::{IndexEntry, Overrides};
-use graftd::request::InferRequest;
+use graftd::request::{InferRequest, Input};
 use graftd::server::rights::Peer;
 use graftd::server::service::Context;
 use graftd::tensor::{DataType, Shape, Tensor};
@@ -15,17 +15,13 @@ use graftd::tensor::{DataType, Shape, Tensor};
 /// What a model that adds a number adds; its input differs from request to request, so that every one runs.
 async fn asked(daemon: &Daemon, model: &str, value: f32) -> Result<f32, InferError> {
     let data: Vec<u8> = [value; 4].iter().flat_map(|x| x.to_le_bytes()).collect();
-    let input = Tensor {
-        name: "x".into(),
-        datatype: DataType::Fp32,
-        shape: Shape(vec![1, 4]),
-        data: data.into(),
-    };
-    let request =
-        InferRequest { model: model.into(), inputs: vec![input], ..InferRequest::default() };
+    let (shape, data) = (Shape(vec![1, 4]), data.into());
+    let input = Tensor { name: "x".into(), datatype: DataType::Fp32, shape, data };
+    let inputs = vec![Input::Sent(input)];
+    let request = InferRequest { model: model.into(), inputs, ..InferRequest::default() };
     let peer = Peer { tenant: Tenant(0), uid: Some(0), admin: true };
     let answer = daemon.service.infer(request, Context { peer, timeout: None }).await?;
-    let bytes = answer.outputs[0].contiguous();
+    let bytes = sent(&answer.outputs[0]).contiguous();
     Ok(f32::from_le_bytes(bytes[..4].try_into().unwrap()) - value)
 }
 

@@ -140,6 +140,16 @@ async fn a_model_may_come_in_the_request() {
     assert_eq!(asked(&daemon, "m", 2.0).await.unwrap(), 4.0);
     daemon.repository.load("m", files("1/model.onnx", 5.0)).await.unwrap();
     assert_eq!(asked(&daemon, "m", 3.0).await.unwrap(), 5.0);
+    // Settings may come alone, for files that are in the directory.
+    let settings = |text: &str| Overrides { config: Some(text.into()), files: Vec::new() };
+    let nowhere = daemon.repository.load("m", settings("{}")).await.unwrap_err();
+    assert_eq!(nowhere.kind, ErrorKind::BadRequest, "{nowhere}");
+    publish(&daemon.models(), "other", 1, &adds(8.0));
+    daemon.repository.load("other", settings(r#"{"max_batch_size": 3}"#)).await.unwrap();
+    assert_eq!(asked(&daemon, "other", 3.0).await.unwrap(), 8.0);
+    assert_eq!(daemon.service.model_config("other", None).unwrap().max_batch_size, 3);
+    let wrong = daemon.repository.load("other", settings(r#"{"nope": 3}"#)).await.unwrap_err();
+    assert!(wrong.message.contains("nope"), "{wrong}");
     // The directory's files take over when they are asked for.
     assert_eq!(load(&daemon, "m").await.unwrap_err().kind, ErrorKind::NotFound);
     publish(&daemon.models(), "m", 1, &adds(6.0));
