@@ -2,7 +2,6 @@
 
 mod account;
 mod classes;
-mod gaps;
 mod models;
 mod observe;
 mod regions;
