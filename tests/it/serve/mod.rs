@@ -7,5 +7,6 @@ mod datatypes;
 mod life;
 mod refusals;
 mod samples;
+mod settings;
 mod sharing;
 mod verb;
