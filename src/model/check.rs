@@ -5,7 +5,7 @@ use crate::digest;
 use crate::error::InferError;
 use crate::graph::Dim;
 use crate::id::{ClassKey, RowKey, Tenant};
-use crate::request::{InferRequest, Parameter, Parameters};
+use crate::request::{InferRequest, Parameter, Parameters, RequestedOutput};
 use crate::rows::{InputTensor, Inputs};
 use crate::sched::event::{Priority, Sharing};
 use crate::tensor::{DataType, Tensor, bytes_element_ends};
@@ -63,7 +63,7 @@ pub fn check(
     }
     let shapes: Vec<Cow<'_, [usize]>> =
         tensors.iter().zip(&spec.inputs).map(|(tensor, input)| seen(tensor, input)).collect();
-    let rows = if spec.cuts_rows() { rows(&shapes, &spec.inputs) } else { None };
+    let rows = if spec.cuts_rows() { rows(&shapes, &spec.inputs)? } else { None };
     let whole = rows.is_none();
     let tensors = tensors
         .into_iter()
@@ -201,13 +201,20 @@ fn seen<'a>(tensor: &'a Tensor, spec: &TensorSpec) -> Cow<'a, [usize]> {
 }
 
 /// The number of rows; none for a request that must run as it came.
-fn rows(shapes: &[Cow<'_, [usize]>], specs: &[TensorSpec]) -> Option<usize> {
+fn rows(shapes: &[Cow<'_, [usize]>], specs: &[TensorSpec]) -> Result<Option<usize>, InferError> {
     let batch = |(shape, spec): (&Cow<'_, [usize]>, &TensorSpec)| shape.get(spec.axis?).copied();
-    let mut counts = shapes.iter().zip(specs).filter_map(batch);
-    let rows = counts.next()?;
-    // Inputs of unequal sizes may broadcast, which only the model can tell. An empty batch has no row to
-    // share or keep, but its answer still has a shape: the model gives it.
-    (rows > 0 && counts.all(|count| count == rows)).then_some(rows)
+    let counts = || shapes.iter().zip(specs).filter_map(|pair| Some((pair.1, batch(pair)?)));
+    let Some((first, rows)) = counts().max_by_key(|&(_, rows)| rows) else { return Ok(None) };
+    // What has size 1 may broadcast, which only the model can tell.
+    let unequal = |size| size != rows && size != 1 && rows != 1;
+    if let Some((other, size)) = counts().find(|&(_, size)| unequal(size)) {
+        return Err(InferError::bad_request(format!(
+            "input '{}' has {rows} rows and input '{}' has {size}; expected the same of both, or 1",
+            first.name, other.name
+        )));
+    }
+    // An empty batch has no row to share or keep, but its answer still has a shape: the model gives it.
+    Ok((rows > 0 && counts().all(|(_, size)| size == rows)).then_some(rows))
 }
 
 fn input(tensor: &Tensor, shape: &[usize], axis: Option<usize>) -> Result<InputTensor, InferError> {
@@ -230,7 +237,7 @@ fn outputs(request: &InferRequest, spec: &ModelSpec) -> Result<Vec<usize>, Infer
         let offered = spec.outputs.iter().enumerate().filter(|(_, output)| !output.hidden);
         return Ok(offered.map(|(index, _)| index).collect());
     }
-    let find = |name: &String| {
+    let find = |RequestedOutput { name, .. }: &RequestedOutput| {
         spec.outputs.iter().position(|output| output.name == *name && !output.hidden).ok_or_else(
             || {
                 let known: Vec<&str> = spec.offered().map(|output| output.name.as_str()).collect();
@@ -245,8 +252,15 @@ fn outputs(request: &InferRequest, spec: &ModelSpec) -> Result<Vec<usize>, Infer
     let wanted: Vec<usize> = request.outputs.iter().map(find).collect::<Result<_, _>>()?;
     for (place, output) in wanted.iter().enumerate() {
         if wanted[..place].contains(output) {
-            let name = &request.outputs[place];
+            let name = &spec.outputs[*output].name;
             return Err(InferError::bad_request(format!("output '{name}' was asked for twice")));
+        }
+        let port = &spec.outputs[*output];
+        if port.datatype == DataType::Bytes && request.outputs[place].classes.is_some() {
+            return Err(InferError::bad_request(format!(
+                "output '{}' is {}, which cannot be classified: texts are not higher or lower; ask for the tensor",
+                port.name, port.datatype
+            )));
         }
     }
     Ok(wanted)

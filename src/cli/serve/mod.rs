@@ -19,6 +19,7 @@ use crate::id::DeviceId;
 use crate::model::settings;
 use crate::sched::config::Config;
 use crate::server::Limits;
+use crate::server::regions::RegionLimits;
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -66,6 +67,14 @@ impl ServeArgs {
             limits: Limits {
                 body_bytes_max: size(bounds.body_bytes_max),
                 connections_max: bounds.connections_max,
+            },
+            regions: RegionLimits {
+                regions_max: if bounds.shared_memory {
+                    bounds.shared_memory_regions_max
+                } else {
+                    0
+                },
+                request_bytes_max: size(bounds.body_bytes_max),
             },
             timeout: (bounds.timeout_ms > 0).then(|| Duration::from_millis(bounds.timeout_ms)),
             drain_timeout: Duration::from_secs(bounds.drain_timeout_s),

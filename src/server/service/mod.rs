@@ -1,9 +1,12 @@
 //! One function per meaning; REST and gRPC are codecs around these.
 
+mod classes;
 mod gaps;
 mod models;
+mod regions;
 mod settings;
 
+use super::regions::Regions;
 use super::rights::Peer;
 use crate::driver::{Call, Driver, Reply, Route};
 use crate::error::{ErrorKind, InferError};
@@ -12,11 +15,13 @@ use crate::model::check::{self, Checked, Options};
 use crate::model::{Catalog, ModelSpec, State, TensorSpec};
 use crate::repository::Repository;
 use crate::request::{
-    InferRequest, InferResponse, ModelMetadata, Parameter, Parameters, ServerMetadata,
+    InferRequest, InferResponse, Input, ModelMetadata, Output, Parameter, Parameters,
+    ServerMetadata,
 };
 use crate::rows::assemble;
 use crate::sched::event::{Outcome, Refusal, Tally};
 use crate::tensor::{OutputTensor, Shape};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -32,9 +37,12 @@ const EXTENSIONS: [&str; 9] = [
     "model_repository",
     "parameters",
     "statistics",
-    "system_shared_memory",
+    SHARED_MEMORY,
     "trace",
 ];
+
+/// The one of them that can be switched off.
+const SHARED_MEMORY: &str = "system_shared_memory";
 
 /// What the transport knows of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +59,7 @@ pub struct Service {
     driver: Arc<Driver>,
     metrics: Arc<Metrics>,
     repository: Arc<Repository>,
+    regions: Regions,
     settings: settings::Settings,
     draining: AtomicBool,
     timeout: Option<Duration>,
@@ -63,12 +72,14 @@ impl Service {
         driver: Arc<Driver>,
         metrics: Arc<Metrics>,
         repository: Arc<Repository>,
+        regions: Regions,
         timeout: Option<Duration>,
     ) -> Self {
         Self {
             driver,
             metrics,
             repository,
+            regions,
             settings: settings::Settings::default(),
             draining: AtomicBool::new(false),
             timeout,
@@ -102,8 +113,13 @@ impl Service {
         ServerMetadata {
             name: "graftd".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            extensions: EXTENSIONS.map(str::to_owned).to_vec(),
+            extensions: self.extensions(),
         }
+    }
+
+    fn extensions(&self) -> Vec<String> {
+        let there = |name: &&str| self.regions.on() || *name != SHARED_MEMORY;
+        EXTENSIONS.into_iter().filter(there).map(str::to_owned).collect()
     }
 
     /// What a model says of itself.
@@ -145,6 +161,15 @@ impl Service {
     /// # Errors
     /// Whatever is wrong with the request, the model or the moment.
     pub async fn infer(
+        &self,
+        request: InferRequest<Input>,
+        context: Context,
+    ) -> Result<InferResponse, InferError> {
+        let (request, places) = self.take_shared(request, &context.peer).await?;
+        places.put(self.infer_tensors(request, context).await?)
+    }
+
+    async fn infer_tensors(
         &self,
         request: InferRequest,
         context: Context,
@@ -194,13 +219,20 @@ fn respond(
 ) -> Result<InferResponse, InferError> {
     let tally = match reply.outcome {
         Outcome::Complete(tally) => tally,
-        other => return Err(refused(&other, spec)),
+        other => return Err(refused(&other, spec, checked)),
+    };
+    let batched = spec.config.max_batch_size > 0;
+    let formed = |(place, &index): (usize, &usize)| {
+        let (port, wanted) = (&spec.outputs[index], request.outputs.get(place));
+        let output = output(port, index, &reply)?;
+        Ok(Output::Sent(classes::formed(output, wanted, port, batched)))
     };
     let outputs = checked
         .outputs
         .iter()
-        .map(|&index| output(&spec.outputs[index], index, &reply))
-        .collect::<Result<_, _>>()
+        .enumerate()
+        .map(formed)
+        .collect::<Result<_, String>>()
         .map_err(|why| InferError::new(ErrorKind::ModelFailed, why))?;
     let mut parameters = Parameters::new();
     if checked.options.explain {
@@ -233,9 +265,12 @@ fn output(port: &TensorSpec, index: usize, reply: &Reply) -> Result<OutputTensor
 }
 
 /// What a caller is told whose request did not complete.
-fn refused(outcome: &Outcome, spec: &ModelSpec) -> InferError {
+fn refused(outcome: &Outcome, spec: &ModelSpec, checked: &Checked) -> InferError {
     let model = &spec.name;
     match outcome {
+        Outcome::Refused { refusal, .. } if let Some(text) = never(refusal, checked) => {
+            InferError::new(ErrorKind::TooLarge, text)
+        }
         Outcome::Refused { refusal, retry_after } => {
             let error = refusal_error(refusal, model);
             InferError { retry_after: *retry_after, ..error }
@@ -261,6 +296,25 @@ fn refused(outcome: &Outcome, spec: &ModelSpec) -> InferError {
         ),
         Outcome::Complete(_) => InferError::new(ErrorKind::Internal, "complete, yet refused"),
     }
+}
+
+/// Why a refused request would be refused by an idle daemon too; none where waiting may help.
+fn never(refusal: &Refusal, checked: &Checked) -> Option<String> {
+    let rows = checked.keys.iter().collect::<BTreeSet<_>>().len();
+    let (what, flag) = match *refusal {
+        Refusal::Rows { limit, .. } if rows > limit => {
+            (format!("{rows} rows; {limit} may wait or run"), "--rows-max")
+        }
+        Refusal::Bytes { limit, .. } => {
+            let bytes = (checked.inputs.row_bytes() as u64).saturating_mul(rows as u64);
+            if bytes <= limit {
+                return None;
+            }
+            (format!("{bytes} bytes in its rows; {limit} may wait or run"), "--queue-bytes")
+        }
+        _ => return None,
+    };
+    Some(format!("the request has {what}, the limit of {flag}; send it in parts"))
 }
 
 fn refusal_error(refusal: &Refusal, model: &str) -> InferError {

@@ -44,7 +44,7 @@ pub(crate) fn difference(expected: &Block, found: &InferResponse) -> f64 {
         return f64::INFINITY;
     }
     let pairs = expected.tensors.iter().zip(&found.outputs);
-    pairs.map(|(expected, found)| apart(expected, found)).fold(0.0, f64::max)
+    pairs.map(|(expected, found)| apart(expected, super::sent(found))).fold(0.0, f64::max)
 }
 
 fn apart(expected: &BlockTensor, found: &OutputTensor) -> f64 {
