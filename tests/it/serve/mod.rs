@@ -9,5 +9,6 @@ mod life;
 pub(crate) mod refusals;
 mod regions;
 mod samples;
+mod settings;
 mod sharing;
 mod verb;
