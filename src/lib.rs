@@ -11,6 +11,7 @@ pub mod reactor;
 pub mod request;
 pub mod rows;
 pub mod tensor;
+pub mod text;
 pub mod time;
 
 // Decisions.

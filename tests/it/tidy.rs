@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const WORDS: &[&str] =
-    &["clock", "digest", "error", "id", "reactor", "request", "rows", "tensor", "time"];
+    &["clock", "digest", "error", "id", "reactor", "request", "rows", "tensor", "text", "time"];
 
 /// Which module may name which others; a module may always name itself and the words.
 ///
@@ -15,16 +15,17 @@ fn layers() -> BTreeMap<&'static str, Vec<&'static str>> {
     BTreeMap::from([
         ("clock", vec!["time"]),
         ("digest", vec!["id", "rows", "tensor"]),
-        ("error", vec![]),
+        ("error", vec!["text"]),
         ("id", vec![]),
         ("reactor", vec!["clock", "time"]),
         ("request", vec!["tensor"]),
         ("rows", vec!["tensor"]),
         ("tensor", vec![]),
+        ("text", vec![]),
         ("time", vec![]),
         ("sched", vec!["id", "time"]),
         ("engine", with_words(&[])),
-        ("graph", vec!["tensor"]),
+        ("graph", vec!["tensor", "text"]),
         ("model", with_words(&["graph", "sched"])),
         ("metrics", with_words(&["sched"])),
         ("driver", with_words(&["engine", "graph", "metrics", "model", "sched"])),
