@@ -2,21 +2,18 @@
 
 use crate::driver::Driver;
 use crate::driver::load::{LoadConfig, Loader};
-use crate::driver::pool::{Health, Pools};
-use crate::id::StageId;
+use crate::driver::pool::Pools;
 use crate::metrics::Metrics;
-use crate::model::scan::{self, Found};
+use crate::model::State;
 use crate::model::stash::Stash;
-use crate::model::{Catalog, ModelSpec, State};
+use crate::repository::{Repository, Served};
 use crate::sched::config::Config;
-use crate::sched::event::Event;
 use crate::server::service::Service;
 use crate::server::socket::SocketFile;
 use crate::server::{Front, Limits};
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -51,7 +48,7 @@ pub struct Daemon {
     plan: Plan,
     service: Arc<Service>,
     driver: Arc<Driver>,
-    loader: Loader,
+    repository: Arc<Repository>,
     front: Front,
     closing: watch::Sender<bool>,
     _socket: SocketFile,
@@ -70,19 +67,24 @@ impl Daemon {
         let (socket, listener) = SocketFile::bind(&plan.socket)?;
         let metrics = Arc::new(Metrics::new());
         let (driver, orders) = Driver::new(plan.sched.clone(), metrics.clone());
-        let service = Arc::new(Service::new(driver.clone(), metrics.clone(), plan.timeout));
-        let pools = Pools::new(driver.clone(), health(&service));
+        let served = Arc::new(Served::default());
+        let pools = Pools::new(driver.clone(), served.health());
         let stash = Stash::create(&plan.work_dir).map_err(|error| {
             let shown = plan.work_dir.display();
             format!("--work-dir {shown}: {error}; name a folder that can be written")
         })?;
+        let loader = Loader::new(driver.clone(), pools.clone(), stash, plan.load.clone());
+        let loader = Arc::new(loader);
+        let repository = Repository::new(plan.models.clone(), driver.clone(), loader, served);
+        let service =
+            Arc::new(Service::new(driver.clone(), metrics, repository.clone(), plan.timeout));
         let timers = driver.clone().timers();
         tokio::spawn(async {
             if let Err(error) = timers.await {
                 tracing::error!("timers stopped: {error}");
             }
         });
-        tokio::spawn(pools.clone().run(orders));
+        tokio::spawn(pools.run(orders));
         let (closing, closed) = watch::channel(false);
         let front = Front::new(service.clone(), plan.limits, closed);
         tokio::spawn(front.clone().unix(listener));
@@ -95,85 +97,7 @@ impl Daemon {
             }
             tokio::spawn(front.clone().tcp(listener));
         }
-        let loader = Loader::new(driver.clone(), pools, stash, plan.load.clone());
-        Ok(Self { plan, service, driver, loader, front, closing, _socket: socket })
-    }
-
-    /// Looks at the model directory and makes what is served agree with it.
-    ///
-    /// # Errors
-    /// When the directory cannot be read; what is served stays as it is.
-    pub async fn scan(&self) -> Result<(), String> {
-        let listing = scan::scan(&self.plan.models).map_err(|error| {
-            format!("--models {} cannot be read: {error}", self.plan.models.display())
-        })?;
-        listing.refused.iter().for_each(|why| tracing::warn!("passed over {why}"));
-        self.forget_missing(&listing.found);
-        for found in &listing.found {
-            self.service.change(|catalog| {
-                let versions = catalog.models.entry(found.name.clone()).or_default();
-                versions.entry(found.version).or_insert(State::Loading);
-            });
-        }
-        for found in &listing.found {
-            self.load(found).await;
-        }
-        self.service.set_started();
-        let catalog = self.service.catalog();
-        let ready = catalog.iter().filter(|(.., state)| matches!(state, State::Ready(_))).count();
-        tracing::info!("looked at the models: {ready} of {} are ready", catalog.iter().count());
-        Ok(())
-    }
-
-    async fn load(&self, found: &Found) {
-        let Found { name, version, .. } = found;
-        let current = ready(&self.service.catalog(), found).cloned();
-        match self.loader.load(found, current.as_ref().map(|spec| spec.digest)).await {
-            Ok(None) => {}
-            Ok(Some(spec)) => {
-                tracing::info!("model {name}:{version} is ready; {}", described(&spec));
-                self.set(found, State::Ready(Arc::new(spec)));
-                if let Some(old) = current {
-                    self.driver.event(Event::StageRetired { stage: old.stage });
-                }
-            }
-            Err(why) if current.is_some() => {
-                tracing::error!(
-                    "model {name}:{version} changed and cannot be loaded: {why}; the old one stays"
-                );
-            }
-            Err(why) => {
-                tracing::error!("model {name}:{version} is unavailable: {why}");
-                self.set(found, State::Unavailable(why));
-            }
-        }
-    }
-
-    fn set(&self, found: &Found, state: State) {
-        self.service.change(|catalog| {
-            catalog.models.entry(found.name.clone()).or_default().insert(found.version, state);
-        });
-    }
-
-    fn forget_missing(&self, found: &[Found]) {
-        let there: BTreeSet<(&str, u64)> =
-            found.iter().map(|found| (found.name.as_str(), found.version)).collect();
-        let mut gone = Vec::new();
-        self.service.change(|catalog| {
-            for (name, versions) in &mut catalog.models {
-                versions.retain(|&version, state| {
-                    let stays = there.contains(&(name.as_str(), version));
-                    if let (false, State::Ready(spec)) = (stays, state) {
-                        gone.push(spec.stage);
-                    }
-                    stays
-                });
-            }
-            catalog.models.retain(|_, versions| !versions.is_empty());
-        });
-        for stage in gone {
-            self.driver.event(Event::StageRetired { stage });
-        }
+        Ok(Self { plan, service, driver, repository, front, closing, _socket: socket })
     }
 
     /// Serves until told to stop; then answers what was accepted.
@@ -195,7 +119,7 @@ impl Daemon {
                 () = &mut first, if !announced => announced = true,
                 _ = hangup.recv(), if announced => {
                     tracing::info!("looking at the models again");
-                    if let Err(why) = self.scan().await {
+                    if let Err(why) = self.repository.scan().await {
                         tracing::error!("{why}");
                     }
                 }
@@ -215,10 +139,10 @@ impl Daemon {
     }
 
     async fn scan_and_announce(&self) {
-        if let Err(why) = self.scan().await {
+        if let Err(why) = self.repository.scan().await {
             tracing::error!("{why}");
         }
-        let catalog = self.service.catalog();
+        let catalog = self.repository.served().catalog();
         let ready: Vec<&str> = catalog
             .iter()
             .filter(|(_, _, state)| matches!(state, State::Ready(_)))
@@ -255,45 +179,4 @@ impl Daemon {
 #[expect(clippy::print_stdout, reason = "the one line that the user is to read")]
 fn announce(line: &str) {
     println!("{line}");
-}
-
-fn ready<'a>(catalog: &'a Catalog, found: &Found) -> Option<&'a Arc<ModelSpec>> {
-    match catalog.models.get(&found.name)?.get(&found.version)? {
-        State::Ready(spec) => Some(spec),
-        State::Loading | State::Unavailable(_) => None,
-    }
-}
-
-fn described(spec: &ModelSpec) -> String {
-    let keys = ["graftd.rows", "graftd.batch_rows", "graftd.sharing"];
-    keys.iter().filter_map(|key| spec.findings.get(*key)).cloned().collect::<Vec<_>>().join("; ")
-}
-
-/// Marks a model whose worker cannot be started, and clears the mark when it can again.
-fn health(service: &Arc<Service>) -> Health {
-    let specs: OnceLock<parking_lot::Mutex<Vec<Arc<ModelSpec>>>> = OnceLock::new();
-    let service = service.clone();
-    Arc::new(move |stage: StageId, result| {
-        let kept = specs.get_or_init(parking_lot::Mutex::default);
-        service.change(|catalog| {
-            for state in catalog.models.values_mut().flat_map(|versions| versions.values_mut()) {
-                match (&*state, &result) {
-                    (State::Ready(spec), Err(why)) if spec.stage == stage => {
-                        kept.lock().push(spec.clone());
-                        *state = State::Unavailable(why.clone());
-                        return;
-                    }
-                    _ => {}
-                }
-            }
-            if result.is_ok() {
-                let mut kept = kept.lock();
-                if let Some(place) = kept.iter().position(|spec| spec.stage == stage) {
-                    let spec = kept.swap_remove(place);
-                    let versions = catalog.models.entry(spec.name.clone()).or_default();
-                    versions.insert(spec.version, State::Ready(spec));
-                }
-            }
-        });
-    })
 }

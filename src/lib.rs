@@ -7,6 +7,8 @@ pub mod clock;
 pub mod digest;
 pub mod error;
 pub mod id;
+#[rustfmt::skip]
+pub mod proto;
 pub mod reactor;
 pub mod request;
 pub mod rows;
@@ -25,6 +27,7 @@ pub mod model;
 // Where decisions meet the world.
 pub mod driver;
 pub mod metrics;
+pub mod repository;
 
 // The front door.
 pub mod oip;

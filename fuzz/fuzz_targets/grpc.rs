@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use graftd::oip::grpc;
-use graftd::oip::proto::ModelInferRequest;
+use graftd::proto::ModelInferRequest;
 use graftd_fuzz::{agree, memory, promises, rows};
 use prost::Message;
 

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use graftd::error::InferError;
-use graftd::oip::proto::ModelInferRequest;
-use graftd::oip::proto::model_infer_request::InferInputTensor;
+use graftd::proto::ModelInferRequest;
+use graftd::proto::model_infer_request::InferInputTensor;
 use graftd::oip::rest::{self, Decoded, ReplyForm};
 use graftd::oip::grpc;
 use graftd::request::{InferRequest, InferResponse};

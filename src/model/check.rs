@@ -179,7 +179,8 @@ fn rows(tensors: &[&Tensor], specs: &[TensorSpec]) -> Option<usize> {
     let mut counts = tensors.iter().zip(specs).filter_map(batch);
     let rows = counts.next()?;
     // Rows without bytes cost nothing to claim: there may be more of them than can be counted.
-    let weighs = tensors.iter().zip(specs).any(|(t, spec)| spec.axis.is_some() && !t.data.is_empty());
+    let weighs =
+        tensors.iter().zip(specs).any(|(t, spec)| spec.axis.is_some() && !t.data.is_empty());
     // Inputs of unequal sizes may broadcast, which only the model can tell. An empty batch has no row to
     // share or keep, but its answer still has a shape: the model gives it.
     (rows > 0 && weighs && counts.all(|count| count == rows)).then_some(rows)

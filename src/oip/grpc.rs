@@ -12,15 +12,15 @@
 
 use crate::error::InferError;
 use crate::oip::check;
-use crate::oip::proto::infer_parameter::ParameterChoice;
-use crate::oip::proto::model_infer_request::InferInputTensor;
-use crate::oip::proto::model_infer_response::InferOutputTensor;
-use crate::oip::proto::model_metadata_response::TensorMetadata as TensorMetadataMessage;
-use crate::oip::proto::{
+use crate::oip::status;
+use crate::proto::infer_parameter::ParameterChoice;
+use crate::proto::model_infer_request::InferInputTensor;
+use crate::proto::model_infer_response::InferOutputTensor;
+use crate::proto::model_metadata_response::TensorMetadata as TensorMetadataMessage;
+use crate::proto::{
     InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse,
     ModelMetadataResponse, ServerMetadataResponse,
 };
-use crate::oip::status;
 use crate::request::{
     InferRequest, InferResponse, ModelMetadata, Parameter, Parameters, ServerMetadata,
     TensorMetadata,

@@ -20,7 +20,5 @@
 
 mod check;
 pub mod grpc;
-#[rustfmt::skip]
-pub mod proto;
 pub mod rest;
 pub mod status;

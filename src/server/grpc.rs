@@ -1,24 +1,25 @@
 //! The protocol's gRPC methods, each onto the one function that means the same over REST.
 
+use super::rights::Peer;
 use super::service::{Context, Service};
 use crate::error::InferError;
-use crate::id::Tenant;
 use crate::oip::grpc;
-use crate::oip::proto::grpc_inference_service_server::GrpcInferenceService;
-use crate::oip::proto::{
+use crate::proto;
+use crate::proto::grpc_inference_service_server::GrpcInferenceService;
+use crate::proto::{
     ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse,
     ModelReadyRequest, ModelReadyResponse, ServerLiveRequest, ServerLiveResponse,
     ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
 use std::sync::Arc;
 use std::time::Duration;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// The service as one connection's peer sees it.
 #[derive(Clone)]
 pub(super) struct Grpc {
     pub service: Arc<Service>,
-    pub tenant: Tenant,
+    pub peer: Peer,
 }
 
 fn status(error: &InferError) -> Status {
@@ -95,7 +96,7 @@ impl GrpcInferenceService for Grpc {
         &self,
         request: Request<ModelInferRequest>,
     ) -> Result<Response<ModelInferResponse>, Status> {
-        let context = Context { tenant: self.tenant, timeout: timeout(&request) };
+        let context = Context { peer: self.peer, timeout: timeout(&request) };
         let request = grpc::decode_infer(request.into_inner()).map_err(|e| status(&e))?;
         let response = self.service.infer(request, context).await.map_err(|e| status(&e))?;
         let route = response.route.parse();
@@ -104,5 +105,106 @@ impl GrpcInferenceService for Grpc {
             response.metadata_mut().insert("graftd-route", route);
         }
         Ok(response)
+    }
+
+    type ModelStreamInferStream =
+        tokio_stream::Empty<Result<proto::ModelStreamInferResponse, Status>>;
+
+    async fn model_stream_infer(
+        &self,
+        _request: Request<Streaming<ModelInferRequest>>,
+    ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
+        Err(Status::unimplemented("not offered yet"))
+    }
+
+    async fn model_config(
+        &self,
+        _request: Request<proto::ModelConfigRequest>,
+    ) -> Result<Response<proto::ModelConfigResponse>, Status> {
+        Err(Status::unimplemented("not offered yet"))
+    }
+
+    async fn model_statistics(
+        &self,
+        _request: Request<proto::ModelStatisticsRequest>,
+    ) -> Result<Response<proto::ModelStatisticsResponse>, Status> {
+        Err(Status::unimplemented("not offered yet"))
+    }
+
+    async fn repository_index(
+        &self,
+        _request: Request<proto::RepositoryIndexRequest>,
+    ) -> Result<Response<proto::RepositoryIndexResponse>, Status> {
+        Err(Status::unimplemented("not offered yet"))
+    }
+
+    async fn repository_model_load(
+        &self,
+        _request: Request<proto::RepositoryModelLoadRequest>,
+    ) -> Result<Response<proto::RepositoryModelLoadResponse>, Status> {
+        Err(Status::unimplemented("not offered yet"))
+    }
+
+    async fn repository_model_unload(
+        &self,
+        _request: Request<proto::RepositoryModelUnloadRequest>,
+    ) -> Result<Response<proto::RepositoryModelUnloadResponse>, Status> {
+        Err(Status::unimplemented("not offered yet"))
+    }
+
+    async fn system_shared_memory_status(
+        &self,
+        _request: Request<proto::SystemSharedMemoryStatusRequest>,
+    ) -> Result<Response<proto::SystemSharedMemoryStatusResponse>, Status> {
+        Err(Status::unimplemented("not offered yet"))
+    }
+
+    async fn system_shared_memory_register(
+        &self,
+        _request: Request<proto::SystemSharedMemoryRegisterRequest>,
+    ) -> Result<Response<proto::SystemSharedMemoryRegisterResponse>, Status> {
+        Err(Status::unimplemented("not offered yet"))
+    }
+
+    async fn system_shared_memory_unregister(
+        &self,
+        _request: Request<proto::SystemSharedMemoryUnregisterRequest>,
+    ) -> Result<Response<proto::SystemSharedMemoryUnregisterResponse>, Status> {
+        Err(Status::unimplemented("not offered yet"))
+    }
+
+    async fn cuda_shared_memory_status(
+        &self,
+        _request: Request<proto::CudaSharedMemoryStatusRequest>,
+    ) -> Result<Response<proto::CudaSharedMemoryStatusResponse>, Status> {
+        Err(Status::unimplemented("not offered yet"))
+    }
+
+    async fn cuda_shared_memory_register(
+        &self,
+        _request: Request<proto::CudaSharedMemoryRegisterRequest>,
+    ) -> Result<Response<proto::CudaSharedMemoryRegisterResponse>, Status> {
+        Err(Status::unimplemented("not offered yet"))
+    }
+
+    async fn cuda_shared_memory_unregister(
+        &self,
+        _request: Request<proto::CudaSharedMemoryUnregisterRequest>,
+    ) -> Result<Response<proto::CudaSharedMemoryUnregisterResponse>, Status> {
+        Err(Status::unimplemented("not offered yet"))
+    }
+
+    async fn trace_setting(
+        &self,
+        _request: Request<proto::TraceSettingRequest>,
+    ) -> Result<Response<proto::TraceSettingResponse>, Status> {
+        Err(Status::unimplemented("not offered yet"))
+    }
+
+    async fn log_settings(
+        &self,
+        _request: Request<proto::LogSettingsRequest>,
+    ) -> Result<Response<proto::LogSettingsResponse>, Status> {
+        Err(Status::unimplemented("not offered yet"))
     }
 }

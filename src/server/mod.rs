@@ -6,17 +6,20 @@
 mod authority;
 mod body;
 mod grpc;
+mod intake;
 mod rest;
+pub mod rights;
 pub mod service;
 pub mod socket;
 
 use crate::id::Tenant;
-use crate::oip::proto::grpc_inference_service_server::GrpcInferenceServiceServer;
+use crate::proto::grpc_inference_service_server::GrpcInferenceServiceServer;
 use body::Body;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use rights::Peer;
 use service::Service;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -36,7 +39,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause after the system had no descriptor for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// TCP peers have no credentials; they are one tenant of their own.
-const TCP_TENANT: Tenant = Tenant(u64::MAX);
+const TCP_PEER: Peer = Peer { tenant: Tenant(u64::MAX), uid: None, admin: false };
 
 /// Limits of the front door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,8 +99,10 @@ impl Front {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let tenant = stream.peer_cred().map_or(TCP_TENANT, |c| Tenant(c.uid().into()));
-                    self.clone().serve(authority::Authority::new(stream), tenant, permit);
+                    // Whoever cannot be told apart from others is not let in.
+                    let Ok(credentials) = stream.peer_cred() else { continue };
+                    let peer = local_peer(credentials.uid());
+                    self.clone().serve(authority::Authority::new(stream), peer, permit);
                 }
                 Err(error) => survive(&error).await,
             }
@@ -116,7 +121,7 @@ impl Front {
                 Ok((stream, _)) => {
                     // Without it small answers wait for acknowledgements.
                     let _ = stream.set_nodelay(true);
-                    self.clone().serve(stream, TCP_TENANT, permit);
+                    self.clone().serve(stream, TCP_PEER, permit);
                 }
                 Err(error) => survive(&error).await,
             }
@@ -138,12 +143,12 @@ impl Front {
     fn serve(
         self,
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        tenant: Tenant,
+        peer: Peer,
         permit: tokio::sync::OwnedSemaphorePermit,
     ) {
         let open = self.open.subscribe();
         let closing = self.closing.clone();
-        let answer = Answer::new(self.service, tenant, self.limits);
+        let answer = Answer::new(self.service, peer, self.limits);
         tokio::spawn(async move {
             let service = hyper::service::service_fn(move |request| answer.clone().call(request));
             let connection = self.http.serve_connection(TokioIo::new(stream), service);
@@ -174,22 +179,28 @@ async fn survive(error: &std::io::Error) {
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
+/// A peer on the Unix socket: the daemon's own user and root may change the daemon.
+fn local_peer(uid: u32) -> Peer {
+    let admin = uid == 0 || uid == rustix::process::geteuid().as_raw();
+    Peer { tenant: Tenant(uid.into()), uid: Some(uid), admin }
+}
+
 /// What answers the requests of one connection.
 #[derive(Clone)]
 struct Answer {
     service: Arc<Service>,
-    tenant: Tenant,
+    peer: Peer,
     limits: Limits,
     grpc: GrpcInferenceServiceServer<grpc::Grpc>,
 }
 
 impl Answer {
-    fn new(service: Arc<Service>, tenant: Tenant, limits: Limits) -> Self {
-        let grpc = grpc::Grpc { service: service.clone(), tenant };
+    fn new(service: Arc<Service>, peer: Peer, limits: Limits) -> Self {
+        let grpc = grpc::Grpc { service: service.clone(), peer };
         let grpc = GrpcInferenceServiceServer::new(grpc)
             .max_decoding_message_size(limits.body_bytes_max)
             .max_encoding_message_size(usize::MAX);
-        Self { service, tenant, limits, grpc }
+        Self { service, peer, limits, grpc }
     }
 
     async fn call(mut self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
@@ -197,6 +208,6 @@ impl Answer {
             let response = self.grpc.call(request).await?;
             return Ok(response.map(Body::Grpc));
         }
-        Ok(rest::answer(&self.service, self.tenant, &self.limits, request).await)
+        Ok(rest::answer(&self.service, self.peer, &self.limits, request).await)
     }
 }

@@ -2,16 +2,14 @@
 
 use super::Limits;
 use super::body::Body;
+use super::intake::collect;
+use super::rights::Peer;
 use super::service::{Context, Service};
 use crate::error::{ErrorKind, InferError};
-use crate::id::Tenant;
 use crate::oip::{rest, status};
-use bytes::{Bytes, BytesMut};
-use http::header::{
-    ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER,
-};
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 
@@ -20,9 +18,6 @@ const ROUTE: HeaderName = HeaderName::from_static("graftd-route");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
-/// Room made at once for a body of a claimed length; more comes as bytes come.
-const BODY_ROOM_MAX: usize = 1 << 20;
-
 /// A place in the protocol's tree of paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Route {
@@ -43,12 +38,12 @@ enum Verb {
 /// Answers one request.
 pub(super) async fn answer(
     service: &Service,
-    tenant: Tenant,
+    peer: Peer,
     limits: &Limits,
     request: Request<Incoming>,
 ) -> Response<Body> {
     let head = request.method() == Method::HEAD;
-    let result = dispatch(service, tenant, limits, request).await;
+    let result = dispatch(service, peer, limits, request).await;
     let mut response = result.unwrap_or_else(|error| failure(&error));
     if head {
         *response.body_mut() = Body::pieces([]);
@@ -58,7 +53,7 @@ pub(super) async fn answer(
 
 async fn dispatch(
     service: &Service,
-    tenant: Tenant,
+    peer: Peer,
     limits: &Limits,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, InferError> {
@@ -95,14 +90,14 @@ async fn dispatch(
             Ok(readiness(ready, |ready| rest::metadata::model_ready(&model, ready)))
         }
         Route::Model { model, version, verb: Verb::Infer } => {
-            infer(service, tenant, limits, model, version, request).await
+            infer(service, peer, limits, model, version, request).await
         }
     }
 }
 
 async fn infer(
     service: &Service,
-    tenant: Tenant,
+    peer: Peer,
     limits: &Limits,
     model: String,
     version: Option<String>,
@@ -124,7 +119,7 @@ async fn infer(
         }
     };
     (request.model, request.version) = (model, version);
-    let answer = service.infer(request, Context { tenant, timeout: None }).await?;
+    let answer = service.infer(request, Context { peer, timeout: None }).await?;
     let encoded = rest::encode_infer(&answer, &form)?;
     let mut response = Response::new(Body::pieces(encoded.chunks));
     let headers = response.headers_mut();
@@ -149,44 +144,6 @@ fn header_length(headers: &HeaderMap) -> Result<Option<usize>, InferError> {
             "{HEADER_LENGTH} is {value:?}; expected the length of the JSON part in bytes"
         ))
     })
-}
-
-/// Reads a body up to the limit, making no room for what is only claimed.
-async fn collect(mut body: Incoming, headers: &HeaderMap, max: usize) -> Result<Bytes, InferError> {
-    let too_large = || {
-        let text = format!("the body is larger than {max} bytes, the limit of --body-bytes-max");
-        InferError::new(ErrorKind::TooLarge, text)
-    };
-    let claimed = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-    if claimed.is_some_and(|claimed| claimed > max) {
-        return Err(too_large());
-    }
-    let mut whole = BytesMut::new();
-    let mut only: Option<Bytes> = None;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| {
-            InferError::bad_request(format!(
-                "the body broke off after {} bytes: {error}",
-                whole.len()
-            ))
-        })?;
-        let Ok(data) = frame.into_data() else { continue };
-        if whole.len() + only.as_ref().map_or(0, Bytes::len) + data.len() > max {
-            return Err(too_large());
-        }
-        // A body that comes in one piece, as small ones do, is not copied.
-        match only.take() {
-            None if whole.is_empty() => only = Some(data),
-            first => {
-                if let Some(first) = first {
-                    whole.reserve(claimed.unwrap_or(0).min(BODY_ROOM_MAX));
-                    whole.extend_from_slice(&first);
-                }
-                whole.extend_from_slice(&data);
-            }
-        }
-    }
-    Ok(only.unwrap_or_else(|| whole.freeze()))
 }
 
 fn parse(path: &str) -> Option<Route> {

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const WORDS: &[&str] =
-    &["clock", "digest", "error", "id", "reactor", "request", "rows", "tensor", "text", "time"];
+const WORDS: &[&str] = &[
+    "clock", "digest", "error", "id", "proto", "reactor", "request", "rows", "tensor", "text",
+    "time",
+];
 
 /// Which module may name which others; a module may always name itself and the words.
 ///
@@ -17,6 +19,7 @@ fn layers() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("digest", vec!["id", "rows", "tensor"]),
         ("error", vec!["text"]),
         ("id", vec![]),
+        ("proto", vec![]),
         ("reactor", vec!["clock", "time"]),
         ("request", vec!["tensor"]),
         ("rows", vec!["tensor"]),
@@ -29,10 +32,23 @@ fn layers() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("model", with_words(&["graph", "sched"])),
         ("metrics", with_words(&["sched"])),
         ("driver", with_words(&["engine", "graph", "metrics", "model", "sched"])),
-        ("oip", vec!["error", "request", "tensor"]),
-        ("server", with_words(&["driver", "metrics", "model", "oip", "sched"])),
-        ("daemon", with_words(&["driver", "metrics", "model", "sched", "server"])),
-        ("cli", with_words(&["daemon", "driver", "engine", "model", "oip", "sched", "server"])),
+        ("oip", vec!["error", "proto", "request", "tensor"]),
+        ("repository", with_words(&["driver", "metrics", "model", "sched"])),
+        ("server", with_words(&["driver", "metrics", "model", "oip", "repository", "sched"])),
+        ("daemon", with_words(&["driver", "metrics", "model", "repository", "sched", "server"])),
+        (
+            "cli",
+            with_words(&[
+                "daemon",
+                "driver",
+                "engine",
+                "model",
+                "oip",
+                "repository",
+                "sched",
+                "server",
+            ]),
+        ),
     ])
 }
 

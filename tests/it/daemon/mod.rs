@@ -18,10 +18,12 @@ use graftd::metrics::Metrics;
 use graftd::model::scan::Found;
 use graftd::model::stash::Stash;
 use graftd::model::{ModelSpec, State};
+use graftd::repository::{Repository, Served};
 use graftd::request::{InferRequest, InferResponse};
 use graftd::rows::Inputs;
 use graftd::sched::Load;
 use graftd::sched::config::Config;
+use graftd::server::rights::Peer;
 use graftd::server::service::{Context, Service};
 use graftd::tensor::{Shape, Tensor};
 use std::path::{Path, PathBuf};
@@ -82,6 +84,9 @@ impl Settings {
     }
 }
 
+/// Whoever asks in tests.
+const PEER: Peer = Peer { tenant: Tenant(0), uid: Some(0), admin: true };
+
 /// What a stage's health became.
 pub(crate) type Health = (StageId, Result<(), String>);
 
@@ -90,7 +95,8 @@ pub(crate) struct Daemon {
     pub driver: Arc<Driver>,
     pub service: Arc<Service>,
     pub health: flume::Receiver<Health>,
-    loader: Loader,
+    repository: Arc<Repository>,
+    loader: Arc<Loader>,
     /// Goes before every model's name, so that tests do not take each other's processes for theirs.
     prefix: String,
     _folder: TempDir,
@@ -101,15 +107,27 @@ impl Daemon {
         let folder = tempfile::tempdir().unwrap();
         let metrics = Arc::new(Metrics::new());
         let (driver, orders) = Driver::new(settings.sched, metrics.clone());
-        let service = Arc::new(Service::new(driver.clone(), metrics, None));
         let (told, health) = flume::bounded(64);
         let tell = Arc::new(move |stage, result| told.send((stage, result)).unwrap_or_default());
         let pools = Pools::new(driver.clone(), tell);
         tokio::spawn(driver.clone().timers());
         tokio::spawn(pools.clone().run(orders));
         let stash = Stash::create(folder.path()).unwrap();
-        let loader = Loader::new(driver.clone(), pools, stash, settings.load);
-        Self { driver, service, health, loader, prefix: test.to_owned(), _folder: folder }
+        let loader = Arc::new(Loader::new(driver.clone(), pools, stash, settings.load));
+        let served = Arc::new(Served::default());
+        let root = folder.path().to_owned();
+        let repository = Repository::new(root, driver.clone(), loader.clone(), served);
+        let service = Service::new(driver.clone(), metrics, repository.clone(), None);
+        let service = Arc::new(service);
+        Self {
+            driver,
+            service,
+            health,
+            repository,
+            loader,
+            prefix: test.to_owned(),
+            _folder: folder,
+        }
     }
 
     /// The name under which a model is served here.
@@ -121,10 +139,7 @@ impl Daemon {
     pub(crate) async fn load(&self, model: &str, file: &Path) -> Result<Arc<ModelSpec>, String> {
         let found = Found { name: self.name(model), version: 1, file: file.to_owned() };
         let spec = Arc::new(self.loader.load(&found, None).await?.expect("nothing was there"));
-        self.service.change(|catalog| {
-            let versions = catalog.models.entry(found.name.clone()).or_default();
-            versions.insert(1, State::Ready(spec.clone()));
-        });
+        self.repository.served().set(&found.name, 1, State::Ready(spec.clone()));
         Ok(spec)
     }
 
@@ -138,7 +153,7 @@ impl Daemon {
         spec: &ModelSpec,
         inputs: &Inputs,
     ) -> Result<InferResponse, InferError> {
-        let context = Context { tenant: Tenant(0), timeout: None };
+        let context = Context { peer: PEER, timeout: None };
         self.service.infer(request(spec, inputs), context).await
     }
 

@@ -2,7 +2,7 @@
 
 use super::ask::{Ask, Form, Got, fp32, grpc, singles};
 use super::daemon::{Daemon, Setup, fixtures, needs_runtime};
-use graftd::oip::proto::{ModelMetadataRequest, ModelReadyRequest};
+use graftd::proto::{ModelMetadataRequest, ModelReadyRequest};
 use serde_json::Value;
 use std::fs;
 

@@ -3,10 +3,10 @@
 
 use super::{body, decode, echo};
 use bytes::Bytes;
-use graftd::oip::proto::model_infer_request::InferInputTensor;
-use graftd::oip::proto::{InferTensorContents, ModelInferRequest};
 use graftd::oip::rest::ReplyForm;
 use graftd::oip::{grpc, rest};
+use graftd::proto::model_infer_request::InferInputTensor;
+use graftd::proto::{InferTensorContents, ModelInferRequest};
 use graftd::request::InferRequest;
 use graftd::tensor::{DataType, OutputTensor, Shape, Tensor, bytes_element_ends};
 use proptest::prelude::*;
@@ -212,8 +212,8 @@ fn every_datatype_is_tried() {
 
 #[test]
 fn parameters_mean_the_same_on_both_transports() {
-    use graftd::oip::proto::InferParameter;
-    use graftd::oip::proto::infer_parameter::ParameterChoice;
+    use graftd::proto::InferParameter;
+    use graftd::proto::infer_parameter::ParameterChoice;
     let choices = [
         ("a", ParameterChoice::BoolParam(true)),
         ("b", ParameterChoice::Int64Param(-7)),

@@ -3,7 +3,8 @@
 use super::agree::tensors;
 use super::decode;
 use bytes::Bytes;
-use graftd::oip::{grpc, proto, rest};
+use graftd::oip::{grpc, rest};
+use graftd::proto;
 use graftd::request::InferRequest;
 use graftd::tensor::{DataType, bytes_element_ends};
 use proptest::prelude::*;

@@ -8,7 +8,8 @@
 use super::{decode, echo};
 use bytes::Bytes;
 use graftd::error::InferError;
-use graftd::oip::{grpc, proto, rest};
+use graftd::oip::{grpc, rest};
+use graftd::proto;
 use graftd::request::InferRequest;
 use prost::Message;
 use std::collections::BTreeMap;

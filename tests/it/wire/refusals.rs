@@ -4,9 +4,9 @@ use super::{body, decode};
 use bytes::Bytes;
 use graftd::error::{ErrorKind, InferError};
 use graftd::oip::grpc;
-use graftd::oip::proto::infer_parameter::ParameterChoice;
-use graftd::oip::proto::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
-use graftd::oip::proto::{InferParameter, InferTensorContents, ModelInferRequest};
+use graftd::proto::infer_parameter::ParameterChoice;
+use graftd::proto::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
+use graftd::proto::{InferParameter, InferTensorContents, ModelInferRequest};
 
 fn rest(json: &str) -> InferError {
     decode(Bytes::from(json.to_owned()), None).expect_err(json)

@@ -1,17 +1,17 @@
 //! One function per meaning; REST and gRPC are codecs around these.
 
+use super::rights::Peer;
 use crate::driver::{Call, Driver, Reply, Route};
 use crate::error::{ErrorKind, InferError};
-use crate::id::Tenant;
 use crate::metrics::Metrics;
 use crate::model::check::{self, Checked};
 use crate::model::{Catalog, ModelSpec, State};
+use crate::repository::Repository;
 use crate::request::{
     InferRequest, InferResponse, ModelMetadata, Parameter, Parameters, ServerMetadata,
 };
 use crate::rows::assemble;
 use crate::sched::event::{Outcome, Refusal, Tally};
-use parking_lot::RwLock;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Context {
     /// Who asks.
-    pub tenant: Tenant,
+    pub peer: Peer,
     /// How long the transport says that the caller waits.
     pub timeout: Option<Duration>,
 }
@@ -30,45 +30,25 @@ pub struct Context {
 pub struct Service {
     driver: Arc<Driver>,
     metrics: Arc<Metrics>,
-    /// Replaced whole, so a reader holds the lock for one pointer's copy.
-    catalog: RwLock<Arc<Catalog>>,
-    /// The first look at the model directory is over.
-    started: AtomicBool,
+    repository: Arc<Repository>,
     draining: AtomicBool,
     timeout: Option<Duration>,
 }
 
 impl Service {
-    /// A service without models; `timeout` is what calls get that name none.
+    /// A service of what a repository serves; `timeout` is what calls get that name none.
     #[must_use]
-    pub fn new(driver: Arc<Driver>, metrics: Arc<Metrics>, timeout: Option<Duration>) -> Self {
-        Self {
-            driver,
-            metrics,
-            catalog: RwLock::default(),
-            started: AtomicBool::new(false),
-            draining: AtomicBool::new(false),
-            timeout,
-        }
+    pub fn new(
+        driver: Arc<Driver>,
+        metrics: Arc<Metrics>,
+        repository: Arc<Repository>,
+        timeout: Option<Duration>,
+    ) -> Self {
+        Self { driver, metrics, repository, draining: AtomicBool::new(false), timeout }
     }
 
-    /// The models as they are now.
-    #[must_use]
-    pub fn catalog(&self) -> Arc<Catalog> {
-        self.catalog.read().clone()
-    }
-
-    /// Changes the catalogue; readers see all of the change or none of it.
-    pub fn change(&self, edit: impl FnOnce(&mut Catalog)) {
-        let mut place = self.catalog.write();
-        let mut catalog = Catalog::clone(&place);
-        edit(&mut catalog);
-        *place = Arc::new(catalog);
-    }
-
-    /// Says that every model found at start was tried.
-    pub fn set_started(&self) {
-        self.started.store(true, Ordering::Release);
+    fn catalog(&self) -> Arc<Catalog> {
+        self.repository.served().catalog()
     }
 
     /// Says that no more requests are taken.
@@ -79,7 +59,7 @@ impl Service {
     /// Whether the daemon takes requests and has tried every model.
     #[must_use]
     pub fn ready(&self) -> bool {
-        self.started.load(Ordering::Acquire) && !self.draining.load(Ordering::Acquire)
+        self.repository.started() && !self.draining.load(Ordering::Acquire)
     }
 
     /// What the server says of itself.
@@ -139,7 +119,7 @@ impl Service {
         // A version that is replaced between look-up and submission is looked up once more.
         for _ in 0..2 {
             let spec = self.catalog().find(&request.model, request.version.as_deref())?.clone();
-            let checked = check::check(&request, &spec, context.tenant)?;
+            let checked = check::check(&request, &spec, context.peer.tenant)?;
             let reply = self.driver.call(self.call(&spec, &checked, context)).await;
             if let Outcome::Refused { refusal: Refusal::NoStage, .. } = reply.outcome {
                 continue;
