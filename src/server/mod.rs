@@ -3,7 +3,7 @@
 //! HTTP/1.1, HTTP/2 and gRPC share each listener; they are told apart by a connection's first bytes and a
 //! request's path.
 
-mod authority;
+pub mod authority;
 mod body;
 mod grpc;
 mod intake;
