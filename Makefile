@@ -7,7 +7,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 VENV   := $(TARGET)/venv
 
 # What `make fuzz` runs, and for how long each.
-FUZZ_TARGETS := authority grpc onnx rest_binary rest_json ring
+FUZZ_TARGETS := authority config grpc onnx rest_binary rest_json ring
 FUZZ_SECONDS := 60
 CARGO_FUZZ   := $(TARGET)/tools/bin/cargo-fuzz
 

@@ -10,6 +10,7 @@ pub mod id;
 #[rustfmt::skip]
 pub mod proto;
 pub mod reactor;
+pub mod reflect;
 pub mod request;
 pub mod rows;
 pub mod tensor;

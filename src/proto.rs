@@ -28,6 +28,26 @@ pub mod model_rate_limiter {
         #[prost(uint32, tag = "3")]
         pub count: u32,
     }
+    impl ::prost::Name for Resource {
+        const NAME: &'static str = "Resource";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.ModelRateLimiter.Resource".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.ModelRateLimiter.Resource".into()
+        }
+    }
+}
+impl ::prost::Name for ModelRateLimiter {
+    const NAME: &'static str = "ModelRateLimiter";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelRateLimiter".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelRateLimiter".into()
+    }
 }
 /// How many runs of a model go side by side, and where.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -98,6 +118,16 @@ pub mod model_instance_group {
             }
         }
     }
+    impl ::prost::Name for SecondaryDevice {
+        const NAME: &'static str = "SecondaryDevice";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.ModelInstanceGroup.SecondaryDevice".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.ModelInstanceGroup.SecondaryDevice".into()
+        }
+    }
     #[derive(
         Clone,
         Copy,
@@ -141,11 +171,31 @@ pub mod model_instance_group {
         }
     }
 }
+impl ::prost::Name for ModelInstanceGroup {
+    const NAME: &'static str = "ModelInstanceGroup";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelInstanceGroup".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelInstanceGroup".into()
+    }
+}
 /// The shape that the model itself sees.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ModelTensorReshape {
     #[prost(int64, repeated, tag = "1")]
     pub shape: ::prost::alloc::vec::Vec<i64>,
+}
+impl ::prost::Name for ModelTensorReshape {
+    const NAME: &'static str = "ModelTensorReshape";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelTensorReshape".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelTensorReshape".into()
+    }
 }
 /// An input, without the batch axis where there is one.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -211,6 +261,16 @@ pub mod model_input {
         }
     }
 }
+impl ::prost::Name for ModelInput {
+    const NAME: &'static str = "ModelInput";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelInput".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelInput".into()
+    }
+}
 /// An output, without the batch axis where there is one.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ModelOutput {
@@ -228,6 +288,16 @@ pub struct ModelOutput {
     pub is_shape_tensor: bool,
     #[prost(bool, tag = "7")]
     pub is_non_linear_format_io: bool,
+}
+impl ::prost::Name for ModelOutput {
+    const NAME: &'static str = "ModelOutput";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelOutput".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelOutput".into()
+    }
 }
 /// An input that a batch itself gives.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -300,6 +370,16 @@ pub mod batch_input {
         }
     }
 }
+impl ::prost::Name for BatchInput {
+    const NAME: &'static str = "BatchInput";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.BatchInput".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.BatchInput".into()
+    }
+}
 /// An output that a batch itself takes.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BatchOutput {
@@ -348,6 +428,16 @@ pub mod batch_output {
         }
     }
 }
+impl ::prost::Name for BatchOutput {
+    const NAME: &'static str = "BatchOutput";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.BatchOutput".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.BatchOutput".into()
+    }
+}
 /// Which versions are served.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ModelVersionPolicy {
@@ -361,12 +451,42 @@ pub mod model_version_policy {
         #[prost(uint32, tag = "1")]
         pub num_versions: u32,
     }
+    impl ::prost::Name for Latest {
+        const NAME: &'static str = "Latest";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.ModelVersionPolicy.Latest".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.ModelVersionPolicy.Latest".into()
+        }
+    }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct All {}
+    impl ::prost::Name for All {
+        const NAME: &'static str = "All";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.ModelVersionPolicy.All".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.ModelVersionPolicy.All".into()
+        }
+    }
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Specific {
         #[prost(int64, repeated, tag = "1")]
         pub versions: ::prost::alloc::vec::Vec<i64>,
+    }
+    impl ::prost::Name for Specific {
+        const NAME: &'static str = "Specific";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.ModelVersionPolicy.Specific".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.ModelVersionPolicy.Specific".into()
+        }
     }
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum PolicyChoice {
@@ -376,6 +496,16 @@ pub mod model_version_policy {
         All(All),
         #[prost(message, tag = "3")]
         Specific(Specific),
+    }
+}
+impl ::prost::Name for ModelVersionPolicy {
+    const NAME: &'static str = "ModelVersionPolicy";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelVersionPolicy".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelVersionPolicy".into()
     }
 }
 /// How a model is made faster.
@@ -411,6 +541,16 @@ pub mod model_optimization_policy {
         #[prost(int32, tag = "1")]
         pub level: i32,
     }
+    impl ::prost::Name for Graph {
+        const NAME: &'static str = "Graph";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.ModelOptimizationPolicy.Graph".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.ModelOptimizationPolicy.Graph".into()
+        }
+    }
     #[derive(Clone, PartialEq, ::prost::Message)]
     pub struct Cuda {
         #[prost(bool, tag = "1")]
@@ -443,6 +583,16 @@ pub mod model_optimization_policy {
                 #[prost(int64, repeated, tag = "1")]
                 pub dim: ::prost::alloc::vec::Vec<i64>,
             }
+            impl ::prost::Name for Shape {
+                const NAME: &'static str = "Shape";
+                const PACKAGE: &'static str = "inference";
+                fn full_name() -> ::prost::alloc::string::String {
+                    "inference.ModelOptimizationPolicy.Cuda.GraphSpec.Shape".into()
+                }
+                fn type_url() -> ::prost::alloc::string::String {
+                    "/inference.ModelOptimizationPolicy.Cuda.GraphSpec.Shape".into()
+                }
+            }
             #[derive(Clone, PartialEq, ::prost::Message)]
             pub struct LowerBound {
                 #[prost(int32, tag = "1")]
@@ -453,6 +603,36 @@ pub mod model_optimization_policy {
                     Shape,
                 >,
             }
+            impl ::prost::Name for LowerBound {
+                const NAME: &'static str = "LowerBound";
+                const PACKAGE: &'static str = "inference";
+                fn full_name() -> ::prost::alloc::string::String {
+                    "inference.ModelOptimizationPolicy.Cuda.GraphSpec.LowerBound".into()
+                }
+                fn type_url() -> ::prost::alloc::string::String {
+                    "/inference.ModelOptimizationPolicy.Cuda.GraphSpec.LowerBound".into()
+                }
+            }
+        }
+        impl ::prost::Name for GraphSpec {
+            const NAME: &'static str = "GraphSpec";
+            const PACKAGE: &'static str = "inference";
+            fn full_name() -> ::prost::alloc::string::String {
+                "inference.ModelOptimizationPolicy.Cuda.GraphSpec".into()
+            }
+            fn type_url() -> ::prost::alloc::string::String {
+                "/inference.ModelOptimizationPolicy.Cuda.GraphSpec".into()
+            }
+        }
+    }
+    impl ::prost::Name for Cuda {
+        const NAME: &'static str = "Cuda";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.ModelOptimizationPolicy.Cuda".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.ModelOptimizationPolicy.Cuda".into()
         }
     }
     #[derive(Clone, PartialEq, ::prost::Message)]
@@ -478,11 +658,43 @@ pub mod model_optimization_policy {
                 ::prost::alloc::string::String,
             >,
         }
+        impl ::prost::Name for Accelerator {
+            const NAME: &'static str = "Accelerator";
+            const PACKAGE: &'static str = "inference";
+            fn full_name() -> ::prost::alloc::string::String {
+                "inference.ModelOptimizationPolicy.ExecutionAccelerators.Accelerator"
+                    .into()
+            }
+            fn type_url() -> ::prost::alloc::string::String {
+                "/inference.ModelOptimizationPolicy.ExecutionAccelerators.Accelerator"
+                    .into()
+            }
+        }
+    }
+    impl ::prost::Name for ExecutionAccelerators {
+        const NAME: &'static str = "ExecutionAccelerators";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.ModelOptimizationPolicy.ExecutionAccelerators".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.ModelOptimizationPolicy.ExecutionAccelerators".into()
+        }
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct PinnedMemoryBuffer {
         #[prost(bool, tag = "1")]
         pub enable: bool,
+    }
+    impl ::prost::Name for PinnedMemoryBuffer {
+        const NAME: &'static str = "PinnedMemoryBuffer";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.ModelOptimizationPolicy.PinnedMemoryBuffer".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.ModelOptimizationPolicy.PinnedMemoryBuffer".into()
+        }
     }
     #[derive(
         Clone,
@@ -522,6 +734,16 @@ pub mod model_optimization_policy {
                 _ => None,
             }
         }
+    }
+}
+impl ::prost::Name for ModelOptimizationPolicy {
+    const NAME: &'static str = "ModelOptimizationPolicy";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelOptimizationPolicy".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelOptimizationPolicy".into()
     }
 }
 /// What happens to requests that wait.
@@ -575,6 +797,16 @@ pub mod model_queue_policy {
         }
     }
 }
+impl ::prost::Name for ModelQueuePolicy {
+    const NAME: &'static str = "ModelQueuePolicy";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelQueuePolicy".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelQueuePolicy".into()
+    }
+}
 /// How requests become batches.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ModelDynamicBatching {
@@ -595,6 +827,16 @@ pub struct ModelDynamicBatching {
         u64,
         ModelQueuePolicy,
     >,
+}
+impl ::prost::Name for ModelDynamicBatching {
+    const NAME: &'static str = "ModelDynamicBatching";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelDynamicBatching".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelDynamicBatching".into()
+    }
 }
 /// How requests of one sequence meet one instance.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -670,12 +912,32 @@ pub mod model_sequence_batching {
             }
         }
     }
+    impl ::prost::Name for Control {
+        const NAME: &'static str = "Control";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.ModelSequenceBatching.Control".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.ModelSequenceBatching.Control".into()
+        }
+    }
     #[derive(Clone, PartialEq, ::prost::Message)]
     pub struct ControlInput {
         #[prost(string, tag = "1")]
         pub name: ::prost::alloc::string::String,
         #[prost(message, repeated, tag = "2")]
         pub control: ::prost::alloc::vec::Vec<Control>,
+    }
+    impl ::prost::Name for ControlInput {
+        const NAME: &'static str = "ControlInput";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.ModelSequenceBatching.ControlInput".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.ModelSequenceBatching.ControlInput".into()
+        }
     }
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct InitialState {
@@ -698,6 +960,16 @@ pub mod model_sequence_batching {
             DataFile(::prost::alloc::string::String),
         }
     }
+    impl ::prost::Name for InitialState {
+        const NAME: &'static str = "InitialState";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.ModelSequenceBatching.InitialState".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.ModelSequenceBatching.InitialState".into()
+        }
+    }
     #[derive(Clone, PartialEq, ::prost::Message)]
     pub struct State {
         #[prost(string, tag = "1")]
@@ -715,12 +987,32 @@ pub mod model_sequence_batching {
         #[prost(bool, tag = "7")]
         pub use_growable_memory: bool,
     }
+    impl ::prost::Name for State {
+        const NAME: &'static str = "State";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.ModelSequenceBatching.State".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.ModelSequenceBatching.State".into()
+        }
+    }
     #[derive(Clone, Copy, PartialEq, ::prost::Message)]
     pub struct StrategyDirect {
         #[prost(uint64, tag = "1")]
         pub max_queue_delay_microseconds: u64,
         #[prost(float, tag = "2")]
         pub minimum_slot_utilization: f32,
+    }
+    impl ::prost::Name for StrategyDirect {
+        const NAME: &'static str = "StrategyDirect";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.ModelSequenceBatching.StrategyDirect".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.ModelSequenceBatching.StrategyDirect".into()
+        }
     }
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct StrategyOldest {
@@ -733,12 +1025,32 @@ pub mod model_sequence_batching {
         #[prost(bool, tag = "4")]
         pub preserve_ordering: bool,
     }
+    impl ::prost::Name for StrategyOldest {
+        const NAME: &'static str = "StrategyOldest";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.ModelSequenceBatching.StrategyOldest".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.ModelSequenceBatching.StrategyOldest".into()
+        }
+    }
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum StrategyChoice {
         #[prost(message, tag = "3")]
         Direct(StrategyDirect),
         #[prost(message, tag = "4")]
         Oldest(StrategyOldest),
+    }
+}
+impl ::prost::Name for ModelSequenceBatching {
+    const NAME: &'static str = "ModelSequenceBatching";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelSequenceBatching".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelSequenceBatching".into()
     }
 }
 /// Models in a row.
@@ -768,12 +1080,42 @@ pub mod model_ensembling {
         #[prost(string, tag = "5")]
         pub model_namespace: ::prost::alloc::string::String,
     }
+    impl ::prost::Name for Step {
+        const NAME: &'static str = "Step";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.ModelEnsembling.Step".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.ModelEnsembling.Step".into()
+        }
+    }
+}
+impl ::prost::Name for ModelEnsembling {
+    const NAME: &'static str = "ModelEnsembling";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelEnsembling".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelEnsembling".into()
+    }
 }
 /// A setting for the backend.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ModelParameter {
     #[prost(string, tag = "1")]
     pub string_value: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ModelParameter {
+    const NAME: &'static str = "ModelParameter";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelParameter".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelParameter".into()
+    }
 }
 /// A request that warms a model.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -813,6 +1155,26 @@ pub mod model_warmup {
             InputDataFile(::prost::alloc::string::String),
         }
     }
+    impl ::prost::Name for Input {
+        const NAME: &'static str = "Input";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.ModelWarmup.Input".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.ModelWarmup.Input".into()
+        }
+    }
+}
+impl ::prost::Name for ModelWarmup {
+    const NAME: &'static str = "ModelWarmup";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelWarmup".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelWarmup".into()
+    }
 }
 /// Libraries of operators.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -820,11 +1182,31 @@ pub struct ModelOperations {
     #[prost(string, repeated, tag = "1")]
     pub op_library_filename: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+impl ::prost::Name for ModelOperations {
+    const NAME: &'static str = "ModelOperations";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelOperations".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelOperations".into()
+    }
+}
 /// How many answers a request has.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ModelTransactionPolicy {
     #[prost(bool, tag = "1")]
     pub decoupled: bool,
+}
+impl ::prost::Name for ModelTransactionPolicy {
+    const NAME: &'static str = "ModelTransactionPolicy";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelTransactionPolicy".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelTransactionPolicy".into()
+    }
 }
 /// Programs that change a model before it is loaded.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -844,12 +1226,42 @@ pub mod model_repository_agents {
             ::prost::alloc::string::String,
         >,
     }
+    impl ::prost::Name for Agent {
+        const NAME: &'static str = "Agent";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.ModelRepositoryAgents.Agent".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.ModelRepositoryAgents.Agent".into()
+        }
+    }
+}
+impl ::prost::Name for ModelRepositoryAgents {
+    const NAME: &'static str = "ModelRepositoryAgents";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelRepositoryAgents".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelRepositoryAgents".into()
+    }
 }
 /// Whether answers are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ModelResponseCache {
     #[prost(bool, tag = "1")]
     pub enable: bool,
+}
+impl ::prost::Name for ModelResponseCache {
+    const NAME: &'static str = "ModelResponseCache";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelResponseCache".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelResponseCache".into()
+    }
 }
 /// Metrics of one model.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -873,16 +1285,56 @@ pub mod model_metrics {
             #[prost(string, tag = "1")]
             pub family: ::prost::alloc::string::String,
         }
+        impl ::prost::Name for MetricIdentifier {
+            const NAME: &'static str = "MetricIdentifier";
+            const PACKAGE: &'static str = "inference";
+            fn full_name() -> ::prost::alloc::string::String {
+                "inference.ModelMetrics.MetricControl.MetricIdentifier".into()
+            }
+            fn type_url() -> ::prost::alloc::string::String {
+                "/inference.ModelMetrics.MetricControl.MetricIdentifier".into()
+            }
+        }
         #[derive(Clone, PartialEq, ::prost::Message)]
         pub struct HistogramOptions {
             #[prost(double, repeated, tag = "1")]
             pub buckets: ::prost::alloc::vec::Vec<f64>,
+        }
+        impl ::prost::Name for HistogramOptions {
+            const NAME: &'static str = "HistogramOptions";
+            const PACKAGE: &'static str = "inference";
+            fn full_name() -> ::prost::alloc::string::String {
+                "inference.ModelMetrics.MetricControl.HistogramOptions".into()
+            }
+            fn type_url() -> ::prost::alloc::string::String {
+                "/inference.ModelMetrics.MetricControl.HistogramOptions".into()
+            }
         }
         #[derive(Clone, PartialEq, ::prost::Oneof)]
         pub enum MetricOptions {
             #[prost(message, tag = "2")]
             HistogramOptions(HistogramOptions),
         }
+    }
+    impl ::prost::Name for MetricControl {
+        const NAME: &'static str = "MetricControl";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.ModelMetrics.MetricControl".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.ModelMetrics.MetricControl".into()
+        }
+    }
+}
+impl ::prost::Name for ModelMetrics {
+    const NAME: &'static str = "ModelMetrics";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelMetrics".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelMetrics".into()
     }
 }
 /// The configuration of one model.
@@ -956,6 +1408,16 @@ pub mod model_config {
         EnsembleScheduling(super::ModelEnsembling),
     }
 }
+impl ::prost::Name for ModelConfig {
+    const NAME: &'static str = "ModelConfig";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelConfig".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelConfig".into()
+    }
+}
 /// Element types by the names that model configurations use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1025,6 +1487,16 @@ impl DataType {
 /// Asks whether the daemon answers at all.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ServerLiveRequest {}
+impl ::prost::Name for ServerLiveRequest {
+    const NAME: &'static str = "ServerLiveRequest";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ServerLiveRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ServerLiveRequest".into()
+    }
+}
 /// Says that the daemon answers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ServerLiveResponse {
@@ -1032,15 +1504,45 @@ pub struct ServerLiveResponse {
     #[prost(bool, tag = "1")]
     pub live: bool,
 }
+impl ::prost::Name for ServerLiveResponse {
+    const NAME: &'static str = "ServerLiveResponse";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ServerLiveResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ServerLiveResponse".into()
+    }
+}
 /// Asks whether the daemon is ready for inference.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ServerReadyRequest {}
+impl ::prost::Name for ServerReadyRequest {
+    const NAME: &'static str = "ServerReadyRequest";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ServerReadyRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ServerReadyRequest".into()
+    }
+}
 /// Says whether the daemon is ready for inference.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ServerReadyResponse {
     /// True when requests would be answered now.
     #[prost(bool, tag = "1")]
     pub ready: bool,
+}
+impl ::prost::Name for ServerReadyResponse {
+    const NAME: &'static str = "ServerReadyResponse";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ServerReadyResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ServerReadyResponse".into()
+    }
 }
 /// Asks whether one model is ready for inference.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1052,6 +1554,16 @@ pub struct ModelReadyRequest {
     #[prost(string, tag = "2")]
     pub version: ::prost::alloc::string::String,
 }
+impl ::prost::Name for ModelReadyRequest {
+    const NAME: &'static str = "ModelReadyRequest";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelReadyRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelReadyRequest".into()
+    }
+}
 /// Says whether one model is ready for inference.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ModelReadyResponse {
@@ -1059,9 +1571,29 @@ pub struct ModelReadyResponse {
     #[prost(bool, tag = "1")]
     pub ready: bool,
 }
+impl ::prost::Name for ModelReadyResponse {
+    const NAME: &'static str = "ModelReadyResponse";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelReadyResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelReadyResponse".into()
+    }
+}
 /// Asks what the daemon is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ServerMetadataRequest {}
+impl ::prost::Name for ServerMetadataRequest {
+    const NAME: &'static str = "ServerMetadataRequest";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ServerMetadataRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ServerMetadataRequest".into()
+    }
+}
 /// What the daemon is.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ServerMetadataResponse {
@@ -1075,6 +1607,16 @@ pub struct ServerMetadataResponse {
     #[prost(string, repeated, tag = "3")]
     pub extensions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+impl ::prost::Name for ServerMetadataResponse {
+    const NAME: &'static str = "ServerMetadataResponse";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ServerMetadataResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ServerMetadataResponse".into()
+    }
+}
 /// Asks what a model takes and gives.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ModelMetadataRequest {
@@ -1084,6 +1626,16 @@ pub struct ModelMetadataRequest {
     /// The version; empty for the one that would answer.
     #[prost(string, tag = "2")]
     pub version: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ModelMetadataRequest {
+    const NAME: &'static str = "ModelMetadataRequest";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelMetadataRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelMetadataRequest".into()
+    }
 }
 /// What a model takes and gives.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1124,6 +1676,26 @@ pub mod model_metadata_response {
         /// The size along each axis, -1 where it varies.
         #[prost(int64, repeated, tag = "3")]
         pub shape: ::prost::alloc::vec::Vec<i64>,
+    }
+    impl ::prost::Name for TensorMetadata {
+        const NAME: &'static str = "TensorMetadata";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.ModelMetadataResponse.TensorMetadata".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.ModelMetadataResponse.TensorMetadata".into()
+        }
+    }
+}
+impl ::prost::Name for ModelMetadataResponse {
+    const NAME: &'static str = "ModelMetadataResponse";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelMetadataResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelMetadataResponse".into()
     }
 }
 /// One inference request.
@@ -1181,6 +1753,16 @@ pub mod model_infer_request {
         #[prost(message, optional, tag = "5")]
         pub contents: ::core::option::Option<super::InferTensorContents>,
     }
+    impl ::prost::Name for InferInputTensor {
+        const NAME: &'static str = "InferInputTensor";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.ModelInferRequest.InferInputTensor".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.ModelInferRequest.InferInputTensor".into()
+        }
+    }
     /// One output that is asked for.
     #[derive(Clone, PartialEq, ::prost::Message)]
     pub struct InferRequestedOutputTensor {
@@ -1193,6 +1775,26 @@ pub mod model_infer_request {
             ::prost::alloc::string::String,
             super::InferParameter,
         >,
+    }
+    impl ::prost::Name for InferRequestedOutputTensor {
+        const NAME: &'static str = "InferRequestedOutputTensor";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.ModelInferRequest.InferRequestedOutputTensor".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.ModelInferRequest.InferRequestedOutputTensor".into()
+        }
+    }
+}
+impl ::prost::Name for ModelInferRequest {
+    const NAME: &'static str = "ModelInferRequest";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelInferRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelInferRequest".into()
     }
 }
 /// One inference answer.
@@ -1244,6 +1846,26 @@ pub mod model_infer_response {
         #[prost(message, optional, tag = "5")]
         pub contents: ::core::option::Option<super::InferTensorContents>,
     }
+    impl ::prost::Name for InferOutputTensor {
+        const NAME: &'static str = "InferOutputTensor";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.ModelInferResponse.InferOutputTensor".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.ModelInferResponse.InferOutputTensor".into()
+        }
+    }
+}
+impl ::prost::Name for ModelInferResponse {
+    const NAME: &'static str = "ModelInferResponse";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelInferResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelInferResponse".into()
+    }
 }
 /// The value of a parameter.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1272,6 +1894,16 @@ pub mod infer_parameter {
         /// An unsigned whole number.
         #[prost(uint64, tag = "5")]
         Uint64Param(u64),
+    }
+}
+impl ::prost::Name for InferParameter {
+    const NAME: &'static str = "InferParameter";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.InferParameter".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.InferParameter".into()
     }
 }
 /// The elements of a tensor as typed values, row-major. Only the list for the tensor's datatype may
@@ -1303,6 +1935,16 @@ pub struct InferTensorContents {
     #[prost(bytes = "bytes", repeated, tag = "8")]
     pub bytes_contents: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
+impl ::prost::Name for InferTensorContents {
+    const NAME: &'static str = "InferTensorContents";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.InferTensorContents".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.InferTensorContents".into()
+    }
+}
 /// One answer of a stream: an inference answer, or what was wrong with a request.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ModelStreamInferResponse {
@@ -1310,6 +1952,16 @@ pub struct ModelStreamInferResponse {
     pub error_message: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
     pub infer_response: ::core::option::Option<ModelInferResponse>,
+}
+impl ::prost::Name for ModelStreamInferResponse {
+    const NAME: &'static str = "ModelStreamInferResponse";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelStreamInferResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelStreamInferResponse".into()
+    }
 }
 /// Asks for the configuration of one model.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1319,11 +1971,31 @@ pub struct ModelConfigRequest {
     #[prost(string, tag = "2")]
     pub version: ::prost::alloc::string::String,
 }
+impl ::prost::Name for ModelConfigRequest {
+    const NAME: &'static str = "ModelConfigRequest";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelConfigRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelConfigRequest".into()
+    }
+}
 /// The configuration as it is in force.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ModelConfigResponse {
     #[prost(message, optional, tag = "1")]
     pub config: ::core::option::Option<ModelConfig>,
+}
+impl ::prost::Name for ModelConfigResponse {
+    const NAME: &'static str = "ModelConfigResponse";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelConfigResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelConfigResponse".into()
+    }
 }
 /// Asks for counts and times; an empty name means all models.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1333,6 +2005,16 @@ pub struct ModelStatisticsRequest {
     #[prost(string, tag = "2")]
     pub version: ::prost::alloc::string::String,
 }
+impl ::prost::Name for ModelStatisticsRequest {
+    const NAME: &'static str = "ModelStatisticsRequest";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelStatisticsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelStatisticsRequest".into()
+    }
+}
 /// How often something happened, and its time in all, in nanoseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatisticDuration {
@@ -1340,6 +2022,16 @@ pub struct StatisticDuration {
     pub count: u64,
     #[prost(uint64, tag = "2")]
     pub ns: u64,
+}
+impl ::prost::Name for StatisticDuration {
+    const NAME: &'static str = "StatisticDuration";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.StatisticDuration".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.StatisticDuration".into()
+    }
 }
 /// Counts and times of requests by how they ended and by phase.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1361,6 +2053,16 @@ pub struct InferStatistics {
     #[prost(message, optional, tag = "8")]
     pub cache_miss: ::core::option::Option<StatisticDuration>,
 }
+impl ::prost::Name for InferStatistics {
+    const NAME: &'static str = "InferStatistics";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.InferStatistics".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.InferStatistics".into()
+    }
+}
 /// Counts and times of the answers of a model that gives several to one request.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InferResponseStatistics {
@@ -1377,6 +2079,16 @@ pub struct InferResponseStatistics {
     #[prost(message, optional, tag = "6")]
     pub cancel: ::core::option::Option<StatisticDuration>,
 }
+impl ::prost::Name for InferResponseStatistics {
+    const NAME: &'static str = "InferResponseStatistics";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.InferResponseStatistics".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.InferResponseStatistics".into()
+    }
+}
 /// Counts and times of the runs of one batch size.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InferBatchStatistics {
@@ -1389,6 +2101,16 @@ pub struct InferBatchStatistics {
     #[prost(message, optional, tag = "4")]
     pub compute_output: ::core::option::Option<StatisticDuration>,
 }
+impl ::prost::Name for InferBatchStatistics {
+    const NAME: &'static str = "InferBatchStatistics";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.InferBatchStatistics".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.InferBatchStatistics".into()
+    }
+}
 /// Memory that a model takes on one device.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MemoryUsage {
@@ -1398,6 +2120,16 @@ pub struct MemoryUsage {
     pub id: i64,
     #[prost(uint64, tag = "3")]
     pub byte_size: u64,
+}
+impl ::prost::Name for MemoryUsage {
+    const NAME: &'static str = "MemoryUsage";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.MemoryUsage".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.MemoryUsage".into()
+    }
 }
 /// Counts and times of one version.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1424,11 +2156,31 @@ pub struct ModelStatistics {
         InferResponseStatistics,
     >,
 }
+impl ::prost::Name for ModelStatistics {
+    const NAME: &'static str = "ModelStatistics";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelStatistics".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelStatistics".into()
+    }
+}
 /// Counts and times of the versions asked for.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ModelStatisticsResponse {
     #[prost(message, repeated, tag = "1")]
     pub model_stats: ::prost::alloc::vec::Vec<ModelStatistics>,
+}
+impl ::prost::Name for ModelStatisticsResponse {
+    const NAME: &'static str = "ModelStatisticsResponse";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelStatisticsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelStatisticsResponse".into()
+    }
 }
 /// A value of the parameters of load and unload.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1452,6 +2204,16 @@ pub mod model_repository_parameter {
         BytesParam(::prost::bytes::Bytes),
     }
 }
+impl ::prost::Name for ModelRepositoryParameter {
+    const NAME: &'static str = "ModelRepositoryParameter";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.ModelRepositoryParameter".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.ModelRepositoryParameter".into()
+    }
+}
 /// Asks which models there are, or with `ready` which of them answer.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RepositoryIndexRequest {
@@ -1459,6 +2221,16 @@ pub struct RepositoryIndexRequest {
     pub repository_name: ::prost::alloc::string::String,
     #[prost(bool, tag = "2")]
     pub ready: bool,
+}
+impl ::prost::Name for RepositoryIndexRequest {
+    const NAME: &'static str = "RepositoryIndexRequest";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.RepositoryIndexRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.RepositoryIndexRequest".into()
+    }
 }
 /// The models with their states.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1479,6 +2251,26 @@ pub mod repository_index_response {
         #[prost(string, tag = "4")]
         pub reason: ::prost::alloc::string::String,
     }
+    impl ::prost::Name for ModelIndex {
+        const NAME: &'static str = "ModelIndex";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.RepositoryIndexResponse.ModelIndex".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.RepositoryIndexResponse.ModelIndex".into()
+        }
+    }
+}
+impl ::prost::Name for RepositoryIndexResponse {
+    const NAME: &'static str = "RepositoryIndexResponse";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.RepositoryIndexResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.RepositoryIndexResponse".into()
+    }
 }
 /// Asks to load a model, or to load it again.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1493,9 +2285,29 @@ pub struct RepositoryModelLoadRequest {
         ModelRepositoryParameter,
     >,
 }
+impl ::prost::Name for RepositoryModelLoadRequest {
+    const NAME: &'static str = "RepositoryModelLoadRequest";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.RepositoryModelLoadRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.RepositoryModelLoadRequest".into()
+    }
+}
 /// Says that the model is loaded.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RepositoryModelLoadResponse {}
+impl ::prost::Name for RepositoryModelLoadResponse {
+    const NAME: &'static str = "RepositoryModelLoadResponse";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.RepositoryModelLoadResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.RepositoryModelLoadResponse".into()
+    }
+}
 /// Asks to unload a model.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RepositoryModelUnloadRequest {
@@ -1509,14 +2321,44 @@ pub struct RepositoryModelUnloadRequest {
         ModelRepositoryParameter,
     >,
 }
+impl ::prost::Name for RepositoryModelUnloadRequest {
+    const NAME: &'static str = "RepositoryModelUnloadRequest";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.RepositoryModelUnloadRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.RepositoryModelUnloadRequest".into()
+    }
+}
 /// Says that the model takes no more requests.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RepositoryModelUnloadResponse {}
+impl ::prost::Name for RepositoryModelUnloadResponse {
+    const NAME: &'static str = "RepositoryModelUnloadResponse";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.RepositoryModelUnloadResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.RepositoryModelUnloadResponse".into()
+    }
+}
 /// Asks for one region, or with an empty name for all.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SystemSharedMemoryStatusRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+}
+impl ::prost::Name for SystemSharedMemoryStatusRequest {
+    const NAME: &'static str = "SystemSharedMemoryStatusRequest";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.SystemSharedMemoryStatusRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.SystemSharedMemoryStatusRequest".into()
+    }
 }
 /// The regions of the caller.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1540,6 +2382,26 @@ pub mod system_shared_memory_status_response {
         #[prost(uint64, tag = "4")]
         pub byte_size: u64,
     }
+    impl ::prost::Name for RegionStatus {
+        const NAME: &'static str = "RegionStatus";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.SystemSharedMemoryStatusResponse.RegionStatus".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.SystemSharedMemoryStatusResponse.RegionStatus".into()
+        }
+    }
+}
+impl ::prost::Name for SystemSharedMemoryStatusResponse {
+    const NAME: &'static str = "SystemSharedMemoryStatusResponse";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.SystemSharedMemoryStatusResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.SystemSharedMemoryStatusResponse".into()
+    }
 }
 /// Makes a POSIX shared memory object known as a region.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1553,23 +2415,73 @@ pub struct SystemSharedMemoryRegisterRequest {
     #[prost(uint64, tag = "4")]
     pub byte_size: u64,
 }
+impl ::prost::Name for SystemSharedMemoryRegisterRequest {
+    const NAME: &'static str = "SystemSharedMemoryRegisterRequest";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.SystemSharedMemoryRegisterRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.SystemSharedMemoryRegisterRequest".into()
+    }
+}
 /// Says that the region is known.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SystemSharedMemoryRegisterResponse {}
+impl ::prost::Name for SystemSharedMemoryRegisterResponse {
+    const NAME: &'static str = "SystemSharedMemoryRegisterResponse";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.SystemSharedMemoryRegisterResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.SystemSharedMemoryRegisterResponse".into()
+    }
+}
 /// Forgets one region, or with an empty name all.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SystemSharedMemoryUnregisterRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
 }
+impl ::prost::Name for SystemSharedMemoryUnregisterRequest {
+    const NAME: &'static str = "SystemSharedMemoryUnregisterRequest";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.SystemSharedMemoryUnregisterRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.SystemSharedMemoryUnregisterRequest".into()
+    }
+}
 /// Says that the region is forgotten.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SystemSharedMemoryUnregisterResponse {}
+impl ::prost::Name for SystemSharedMemoryUnregisterResponse {
+    const NAME: &'static str = "SystemSharedMemoryUnregisterResponse";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.SystemSharedMemoryUnregisterResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.SystemSharedMemoryUnregisterResponse".into()
+    }
+}
 /// Asks for regions of GPU memory.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CudaSharedMemoryStatusRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+}
+impl ::prost::Name for CudaSharedMemoryStatusRequest {
+    const NAME: &'static str = "CudaSharedMemoryStatusRequest";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.CudaSharedMemoryStatusRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.CudaSharedMemoryStatusRequest".into()
+    }
 }
 /// The regions of GPU memory.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1591,6 +2503,26 @@ pub mod cuda_shared_memory_status_response {
         #[prost(uint64, tag = "3")]
         pub byte_size: u64,
     }
+    impl ::prost::Name for RegionStatus {
+        const NAME: &'static str = "RegionStatus";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.CudaSharedMemoryStatusResponse.RegionStatus".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.CudaSharedMemoryStatusResponse.RegionStatus".into()
+        }
+    }
+}
+impl ::prost::Name for CudaSharedMemoryStatusResponse {
+    const NAME: &'static str = "CudaSharedMemoryStatusResponse";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.CudaSharedMemoryStatusResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.CudaSharedMemoryStatusResponse".into()
+    }
 }
 /// Makes GPU memory known as a region.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1604,18 +2536,58 @@ pub struct CudaSharedMemoryRegisterRequest {
     #[prost(uint64, tag = "4")]
     pub byte_size: u64,
 }
+impl ::prost::Name for CudaSharedMemoryRegisterRequest {
+    const NAME: &'static str = "CudaSharedMemoryRegisterRequest";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.CudaSharedMemoryRegisterRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.CudaSharedMemoryRegisterRequest".into()
+    }
+}
 /// Says that the region is known.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CudaSharedMemoryRegisterResponse {}
+impl ::prost::Name for CudaSharedMemoryRegisterResponse {
+    const NAME: &'static str = "CudaSharedMemoryRegisterResponse";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.CudaSharedMemoryRegisterResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.CudaSharedMemoryRegisterResponse".into()
+    }
+}
 /// Forgets regions of GPU memory.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CudaSharedMemoryUnregisterRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
 }
+impl ::prost::Name for CudaSharedMemoryUnregisterRequest {
+    const NAME: &'static str = "CudaSharedMemoryUnregisterRequest";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.CudaSharedMemoryUnregisterRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.CudaSharedMemoryUnregisterRequest".into()
+    }
+}
 /// Says that the region is forgotten.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CudaSharedMemoryUnregisterResponse {}
+impl ::prost::Name for CudaSharedMemoryUnregisterResponse {
+    const NAME: &'static str = "CudaSharedMemoryUnregisterResponse";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.CudaSharedMemoryUnregisterResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.CudaSharedMemoryUnregisterResponse".into()
+    }
+}
 /// Reads trace settings, and changes those that are given.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TraceSettingRequest {
@@ -1634,6 +2606,26 @@ pub mod trace_setting_request {
         #[prost(string, repeated, tag = "1")]
         pub value: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     }
+    impl ::prost::Name for SettingValue {
+        const NAME: &'static str = "SettingValue";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.TraceSettingRequest.SettingValue".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.TraceSettingRequest.SettingValue".into()
+        }
+    }
+}
+impl ::prost::Name for TraceSettingRequest {
+    const NAME: &'static str = "TraceSettingRequest";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.TraceSettingRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.TraceSettingRequest".into()
+    }
 }
 /// The trace settings in force.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1650,6 +2642,26 @@ pub mod trace_setting_response {
     pub struct SettingValue {
         #[prost(string, repeated, tag = "1")]
         pub value: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    }
+    impl ::prost::Name for SettingValue {
+        const NAME: &'static str = "SettingValue";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.TraceSettingResponse.SettingValue".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.TraceSettingResponse.SettingValue".into()
+        }
+    }
+}
+impl ::prost::Name for TraceSettingResponse {
+    const NAME: &'static str = "TraceSettingResponse";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.TraceSettingResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.TraceSettingResponse".into()
     }
 }
 /// Reads log settings, and changes those that are given.
@@ -1680,6 +2692,26 @@ pub mod log_settings_request {
             StringParam(::prost::alloc::string::String),
         }
     }
+    impl ::prost::Name for SettingValue {
+        const NAME: &'static str = "SettingValue";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.LogSettingsRequest.SettingValue".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.LogSettingsRequest.SettingValue".into()
+        }
+    }
+}
+impl ::prost::Name for LogSettingsRequest {
+    const NAME: &'static str = "LogSettingsRequest";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.LogSettingsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.LogSettingsRequest".into()
+    }
 }
 /// The log settings in force.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1708,6 +2740,26 @@ pub mod log_settings_response {
             #[prost(string, tag = "3")]
             StringParam(::prost::alloc::string::String),
         }
+    }
+    impl ::prost::Name for SettingValue {
+        const NAME: &'static str = "SettingValue";
+        const PACKAGE: &'static str = "inference";
+        fn full_name() -> ::prost::alloc::string::String {
+            "inference.LogSettingsResponse.SettingValue".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/inference.LogSettingsResponse.SettingValue".into()
+        }
+    }
+}
+impl ::prost::Name for LogSettingsResponse {
+    const NAME: &'static str = "LogSettingsResponse";
+    const PACKAGE: &'static str = "inference";
+    fn full_name() -> ::prost::alloc::string::String {
+        "inference.LogSettingsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/inference.LogSettingsResponse".into()
     }
 }
 /// Generated client implementations.

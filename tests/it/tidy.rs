@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const WORDS: &[&str] = &[
-    "clock", "digest", "error", "id", "proto", "reactor", "request", "rows", "tensor", "text",
-    "time",
+    "clock", "digest", "error", "id", "proto", "reactor", "reflect", "request", "rows", "tensor",
+    "text", "time",
 ];
 
 /// Which module may name which others; a module may always name itself and the words.
@@ -21,6 +21,7 @@ fn layers() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("id", vec![]),
         ("proto", vec![]),
         ("reactor", vec!["clock", "time"]),
+        ("reflect", vec!["proto"]),
         ("request", vec!["tensor"]),
         ("rows", vec!["tensor"]),
         ("tensor", vec![]),
@@ -32,7 +33,7 @@ fn layers() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("model", with_words(&["graph", "sched"])),
         ("metrics", with_words(&["sched"])),
         ("driver", with_words(&["engine", "graph", "metrics", "model", "sched"])),
-        ("oip", vec!["error", "proto", "request", "tensor"]),
+        ("oip", vec!["error", "proto", "reflect", "request", "tensor"]),
         ("repository", with_words(&["driver", "metrics", "model", "sched"])),
         ("server", with_words(&["driver", "metrics", "model", "oip", "repository", "sched"])),
         ("daemon", with_words(&["driver", "metrics", "model", "repository", "sched", "server"])),

@@ -25,6 +25,8 @@ fn generate() -> (String, Vec<u8>) {
     let descriptors = protox::compile([root.join("proto/inference.proto")], [root.join("proto")])
         .expect("proto/inference.proto compiles");
     let encoded = descriptors.encode_to_vec();
+    let mut named = tonic_prost_build::Config::new();
+    named.enable_type_names();
     let out = tempfile::tempdir().expect("a temporary folder");
     tonic_prost_build::configure()
         .out_dir(out.path())
@@ -32,7 +34,7 @@ fn generate() -> (String, Vec<u8>) {
         .btree_map(".")
         .build_transport(false)
         .emit_rerun_if_changed(false)
-        .compile_fds(descriptors)
+        .compile_fds_with_config(descriptors, named)
         .expect("code is generated");
     let code = std::fs::read_to_string(out.path().join("inference.rs")).expect("inference.rs");
     (format!("{HEADER}{code}"), encoded)
