@@ -53,7 +53,8 @@ fn through(bytes: &[u8], arriving: usize, reading: usize) -> Vec<u8> {
 fn of_headers(bytes: &[u8]) -> Vec<bool> {
     let mut inside = vec![false; bytes.len()];
     let mut at = PREFACE.len();
-    while let Some(&[a, b, c, kind, ..]) = bytes.get(at..).and_then(|rest| rest.first_chunk::<9>()) {
+    while let Some(&[a, b, c, kind, ..]) = bytes.get(at..).and_then(|rest| rest.first_chunk::<9>())
+    {
         let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         at += 9;
         let end = (at + length).min(bytes.len());
@@ -66,7 +67,11 @@ fn of_headers(bytes: &[u8]) -> Vec<bool> {
 fn check(bytes: &[u8], arriving: usize, reading: usize) {
     let found = through(bytes, arriving, reading);
     assert_eq!(found.len(), bytes.len(), "bytes were lost");
-    assert_eq!(found, through(bytes, usize::MAX, 1 << 16), "how bytes arrive changed what they say");
+    assert_eq!(
+        found,
+        through(bytes, usize::MAX, 1 << 16),
+        "how bytes arrive changed what they say"
+    );
     assert_eq!(found, through(&found, arriving, reading), "a harmless authority was changed");
     if !bytes.starts_with(PREFACE) {
         assert_eq!(found, bytes, "this is no HTTP/2");

@@ -4,8 +4,9 @@
 use graftd::proto::ModelConfig;
 use graftd::reflect;
 use graftd_fuzz::memory;
+use libfuzzer_sys::fuzz_target;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+fuzz_target!(init: { reflect::definition::<ModelConfig>().expect("a definition, made once"); }, |data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let parse = || match text.starts_with('{') {
         true => reflect::from_json::<ModelConfig>(text),

@@ -21,9 +21,8 @@ fn facts(model: &Model) {
         assert_eq!(check_location(location), Ok(()), "{location:?}");
         // By another rule than the one under test: a plain relative path, all of whose parts are names.
         let path = std::path::Path::new(location);
-        let plain = |part| {
-            matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir)
-        };
+        let plain =
+            |part| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir);
         assert!(path.components().all(plain) && path.file_name().is_some(), "{location:?}");
     }
     assert!(model.operators().iter().all(|operator| operator.domain != "ai.onnx"));

@@ -32,7 +32,8 @@ fn complete(raw: RawRequest, model: [u8; 2], axes: &[u8]) {
             assert!(form.is_binary("any"));
             let found = &request.inputs[0].shape.0;
             assert_eq!(found.len(), shape.len());
-            let fits = |(&size, &found): (&i64, &usize)| size < 0 || i64::try_from(found) == Ok(size);
+            let fits =
+                |(&size, &found): (&i64, &usize)| size < 0 || i64::try_from(found) == Ok(size);
             assert!(shape.iter().zip(found).all(fits), "{shape:?} became {found:?}");
             agree::everywhere(&request);
             rows::cut(&request, 0);
@@ -46,7 +47,9 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let header_length = usize::from(u16::from_le_bytes(*length));
     let mut model = None;
     if header_length == 0 {
-        let Some((&[batched, datatype, rank], rest)) = body.split_first_chunk::<3>() else { return };
+        let Some((&[batched, datatype, rank], rest)) = body.split_first_chunk::<3>() else {
+            return;
+        };
         let Some((axes, rest)) = rest.split_at_checked(usize::from(rank % 5)) else { return };
         model = Some(([batched, datatype], axes));
         body = rest;

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use graftd::error::InferError;
+use graftd::oip::grpc;
+use graftd::oip::rest::{self, Decoded, ReplyForm};
 use graftd::proto::ModelInferRequest;
 use graftd::proto::model_infer_request::InferInputTensor;
-use graftd::oip::rest::{self, Decoded, ReplyForm};
-use graftd::oip::grpc;
 use graftd::request::{InferRequest, InferResponse};
 use graftd::tensor::{DataType, OutputTensor};
 use prost::Message;
