@@ -103,3 +103,14 @@ impl fmt::Display for InferError {
 }
 
 impl std::error::Error for InferError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_sent_stays_on_one_line() {
+        let error = InferError::bad_request("input 'a\nb\u{1b}[2J' has no 'shape'");
+        assert_eq!(error.message, "input 'a\\nb\\u{1b}[2J' has no 'shape'");
+    }
+}
