@@ -1,6 +1,7 @@
 //! What is served: which models and versions, from which files, with which facts found at load.
 
 pub mod check;
+pub mod config;
 pub mod probe;
 pub mod scan;
 pub mod settings;

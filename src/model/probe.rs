@@ -277,6 +277,7 @@ pub fn knee(times_ns: &[(usize, u64)]) -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::Port;
     use std::sync::Arc;
 
     fn block(shape: &[usize], values: &[f32]) -> Block {
@@ -332,8 +333,8 @@ mod tests {
     #[test]
     fn made_up_rows_have_the_declared_form() {
         let dims = Some(vec![Dim::Unknown, Dim::Fixed(3), Dim::Named("n".into())]);
-        let spec =
-            |datatype, axis| TensorSpec { name: "x".into(), datatype, dims: dims.clone(), axis };
+        let port = |datatype| Port { name: "x".into(), datatype, dims: dims.clone() };
+        let spec = |datatype, axis| TensorSpec::new(&port(datatype), axis);
         let specs = [spec(DataType::Bytes, Some(0)), spec(DataType::Fp16, None)];
         let sample = samples(&specs).next().unwrap();
         let row = Arc::new(row(&specs, sample, Kind::Normal(3)));

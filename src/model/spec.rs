@@ -3,7 +3,9 @@
 use crate::digest::StageDigest;
 use crate::graph::{Dim, Port};
 use crate::id::StageId;
+use crate::model::config::PLATFORM;
 use crate::model::settings::Settings;
+use crate::proto::ModelConfig;
 use crate::request::{ModelMetadata, TensorMetadata};
 use crate::tensor::DataType;
 use std::collections::BTreeMap;
@@ -20,6 +22,8 @@ pub struct TensorSpec {
     pub dims: Option<Vec<Dim>>,
     /// The batch axis; none where the tensor belongs to every row alike.
     pub axis: Option<usize>,
+    /// What the values of its last axis mean, by place; empty where nobody says.
+    pub labels: Arc<[String]>,
 }
 
 /// Whether requests are cut into rows.
@@ -64,6 +68,8 @@ pub struct ModelSpec {
     pub output_axes: Arc<[Option<usize>]>,
     /// The same with no axis at all, for requests that run as they came.
     pub whole_axes: Arc<[Option<usize>]>,
+    /// The configuration that holds, in the form that clients read.
+    pub config: Arc<ModelConfig>,
     /// What was found at load, to be shown.
     pub findings: BTreeMap<String, String>,
 }
@@ -73,7 +79,7 @@ impl TensorSpec {
     #[must_use]
     pub fn new(port: &Port, axis: Option<usize>) -> Self {
         let Port { name, datatype, dims } = port.clone();
-        Self { name, datatype, dims, axis }
+        Self { name, datatype, dims, axis, labels: Arc::default() }
     }
 
     /// The shape as metadata shows it, -1 where a size varies.
@@ -99,7 +105,7 @@ impl ModelSpec {
         ModelMetadata {
             name: self.name.clone(),
             versions: self.versions.iter().map(u64::to_string).collect(),
-            platform: "onnxruntime_onnx".to_owned(),
+            platform: PLATFORM.to_owned(),
             inputs: self.inputs.iter().map(TensorSpec::metadata).collect(),
             outputs: self.outputs.iter().map(TensorSpec::metadata).collect(),
             properties: self.findings.clone(),

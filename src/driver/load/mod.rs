@@ -10,12 +10,13 @@ use super::Driver;
 use super::pool::{Pools, Recipe};
 use crate::digest::StageDigest;
 use crate::engine::local::{InlineLane, ThreadLane};
-use crate::engine::onnx::{OnnxEngine, SessionOptions};
+use crate::engine::onnx::{OnnxEngine, Provider, SessionOptions};
 use crate::engine::worker::{LoadOrder, StartError, Worker, WorkerConfig};
 use crate::engine::{BatchPlan, Engine, Lane};
 use crate::graph::Model;
 use crate::graph::rules::{deterministic, safe_in_process};
 use crate::id::{DeviceId, SessionId, StageId};
+use crate::model::config::{Loaded, effective};
 use crate::model::probe::{self};
 use crate::model::scan::Found;
 use crate::model::settings::Settings;
@@ -147,8 +148,9 @@ impl Loader {
         let settings = self.config.models.get(&found.name).cloned().unwrap_or_default();
         let times = self.measure(&settings, &probed, &rehearsal, lanes[0].as_ref()).await;
         let stage = StageId(self.stages.fetch_add(1, Ordering::Relaxed));
-        let spec = self.spec(found, stage, digest, model, &probed, &times, &host);
+        let mut spec = self.spec(found, stage, digest, model, &probed, &times, &host);
         let config = self.stage_config(&spec, &times);
+        spec.config = Arc::new(effective(None, &self.loaded(&spec, &config)));
         let warm = warm_plans(&probed, &spec, &times, config.batch_rows_max);
         for lane in &lanes {
             for plan in &warm {
@@ -320,7 +322,20 @@ impl Loader {
             outputs: probed.outputs.clone(),
             rows: probed.rows.clone(),
             unshared,
+            config: Arc::default(),
             findings,
+        }
+    }
+
+    fn loaded<'a>(&self, spec: &'a ModelSpec, stage: &'a StageConfig) -> Loaded<'a> {
+        Loaded {
+            name: &spec.name,
+            inputs: &spec.inputs,
+            outputs: &spec.outputs,
+            rows: &spec.rows,
+            stage,
+            sessions: self.config.session.lanes.max(1),
+            gpu: matches!(self.config.session.provider, Provider::Cuda | Provider::TensorRt),
         }
     }
 

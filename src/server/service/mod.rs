@@ -1,5 +1,9 @@
 //! One function per meaning; REST and gRPC are codecs around these.
 
+mod gaps;
+mod models;
+mod settings;
+
 use super::rights::Peer;
 use crate::driver::{Call, Driver, Reply, Route};
 use crate::error::{ErrorKind, InferError};
@@ -15,6 +19,21 @@ use crate::sched::event::{Outcome, Refusal, Tally};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::WatchStream;
+
+/// The protocol's extensions that are there, by the names that Triton gives them.
+const EXTENSIONS: [&str; 9] = [
+    "binary_tensor_data",
+    "classification",
+    "logging",
+    "model_configuration",
+    "model_repository",
+    "parameters",
+    "statistics",
+    "system_shared_memory",
+    "trace",
+];
 
 /// What the transport knows of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +50,7 @@ pub struct Service {
     driver: Arc<Driver>,
     metrics: Arc<Metrics>,
     repository: Arc<Repository>,
+    settings: settings::Settings,
     draining: AtomicBool,
     timeout: Option<Duration>,
 }
@@ -44,7 +64,14 @@ impl Service {
         repository: Arc<Repository>,
         timeout: Option<Duration>,
     ) -> Self {
-        Self { driver, metrics, repository, draining: AtomicBool::new(false), timeout }
+        Self {
+            driver,
+            metrics,
+            repository,
+            settings: settings::Settings::default(),
+            draining: AtomicBool::new(false),
+            timeout,
+        }
     }
 
     fn catalog(&self) -> Arc<Catalog> {
@@ -54,6 +81,12 @@ impl Service {
     /// Says that no more requests are taken.
     pub fn set_draining(&self) {
         self.draining.store(true, Ordering::Release);
+        self.repository.served().touch();
+    }
+
+    /// One item now and one whenever the state of the daemon or of a model may have changed.
+    pub fn changes(&self) -> impl Stream<Item = ()> + use<> {
+        WatchStream::new(self.repository.served().changes())
     }
 
     /// Whether the daemon takes requests and has tried every model.
@@ -68,7 +101,7 @@ impl Service {
         ServerMetadata {
             name: "graftd".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            extensions: ["binary_tensor_data", "parameters"].map(str::to_owned).to_vec(),
+            extensions: EXTENSIONS.map(str::to_owned).to_vec(),
         }
     }
 
@@ -126,6 +159,7 @@ impl Service {
             }
             let took = self.driver.clock().now().since(start);
             let outcome = &reply.outcome;
+            self.trace(&spec, &request.id, took);
             self.metrics.request_ended(&spec.name, spec.version, outcome, took);
             let rows = checked.keys.len();
             tracing::debug!(model = %spec.name, version = spec.version, rows, took_us = took.as_micros(), "{outcome:?}");

@@ -66,6 +66,7 @@ fn call(timeout: Option<Duration>) -> Call {
         outputs: Vec::new(),
         rows: Rows::Independent { how: "made so".into() },
         settings: graftd::model::settings::Settings::default(),
+        config: Arc::default(),
         unshared: None,
         output_axes: Arc::new([Some(0)]),
         whole_axes: Arc::new([None]),

@@ -234,6 +234,7 @@ fn spec(stage: StageId) -> ModelSpec {
         outputs: Vec::new(),
         rows: Rows::Independent { how: "made so".into() },
         settings: graftd::model::settings::Settings::default(),
+        config: Arc::default(),
         unshared: None,
         output_axes: Arc::new([Some(0)]),
         whole_axes: Arc::new([None]),
