@@ -7,6 +7,11 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 VENV   := $(TARGET)/venv
 CLIENTS := $(TARGET)/clients
 
+# What `make fuzz` runs, and for how long each.
+FUZZ_TARGETS := authority config grpc onnx rest_binary rest_json ring
+FUZZ_SECONDS := 60
+CARGO_FUZZ   := $(TARGET)/tools/bin/cargo-fuzz
+
 # What `make serve` serves, and where it listens.
 MODELS := models
 SOCKET := graftd.sock
@@ -15,7 +20,7 @@ SOCKET := graftd.sock
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve build runtime test clients check models bench
+.PHONY: help serve build runtime test clients check models bench fuzz
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +55,16 @@ models: $(VENV)/ready ## Fetch real published models into models/real (LARGE=1: 
 
 bench: runtime ## Run the benchmarks
 	$(CARGO) bench --locked
+
+# Without a sanitizer: fuzz/README.md says why. What is found goes to fuzz/artifacts.
+fuzz: $(CARGO_FUZZ) ## Fuzz every reader of foreign bytes, a minute each (FUZZ_SECONDS and FUZZ_TARGETS change that)
+	$(CARGO) fetch --locked --manifest-path fuzz/Cargo.toml
+	@set -e; for target in $(FUZZ_TARGETS); do \
+		CARGO_FUZZ=$(CARGO_FUZZ) TARGET=$(TARGET) fuzz/run $$target -max_total_time=$(FUZZ_SECONDS); \
+	done
+
+$(CARGO_FUZZ):
+	$(CARGO) install cargo-fuzz --version 0.13.2 --locked --root $(TARGET)/tools
 
 # The venv borrows the system's pip: `ensurepip` is a package of its own on some systems.
 $(VENV)/ready: models/requirements.txt

@@ -6,7 +6,7 @@
 mod accept;
 mod activity;
 mod answer;
-mod authority;
+pub mod authority;
 mod body;
 mod coding;
 mod connection;
