@@ -6,9 +6,10 @@ use crate::driver::pool::Pools;
 use crate::metrics::Metrics;
 use crate::model::State;
 use crate::model::stash::Stash;
-use crate::repository::{Repository, Served};
+use crate::repository::{self, Repository, Served};
 use crate::sched::config::Config;
 use crate::server::phase::{Phase, Phases};
+use crate::server::regions::{RegionLimits, Regions};
 use crate::server::service::Service;
 use crate::server::socket::{Access, SocketFile};
 use crate::server::{Front, Policy};
@@ -29,8 +30,8 @@ type Scan<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 /// Everything that was decided before the start.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The directory of models.
-    pub models: PathBuf,
+    /// Which models are served.
+    pub repository: repository::Options,
     /// The Unix socket.
     pub socket: PathBuf,
     /// Who may connect to it.
@@ -45,6 +46,8 @@ pub struct Plan {
     pub load: LoadConfig,
     /// Who may come in, and how much of each.
     pub policy: Policy,
+    /// What callers may do with shared memory.
+    pub regions: RegionLimits,
     /// How long a request waits that does not say.
     pub timeout: Option<Duration>,
     /// How long accepted requests may take once the daemon is told to stop.
@@ -92,8 +95,8 @@ impl Daemon {
     /// # Errors
     /// A sentence that says what is in the way.
     pub async fn start(plan: Plan) -> Result<Self, String> {
-        if !plan.models.is_dir() {
-            let shown = plan.models.display();
+        if !plan.repository.root.is_dir() {
+            let shown = plan.repository.root.display();
             return Err(format!("--models {shown} is no directory; name one that holds models"));
         }
         let (socket, listener) = SocketFile::bind(&plan.socket, plan.access)?;
@@ -107,9 +110,11 @@ impl Daemon {
         })?;
         let loader = Loader::new(driver.clone(), pools.clone(), stash, plan.load.clone());
         let loader = Arc::new(loader);
-        let repository = Repository::new(plan.models.clone(), driver.clone(), loader, served);
+        let repository = Repository::new(plan.repository.clone(), driver.clone(), loader, served);
+        let regions = Regions::new(plan.regions);
         let service =
-            Arc::new(Service::new(driver.clone(), metrics, repository.clone(), plan.timeout));
+            Service::new(driver.clone(), metrics, repository.clone(), regions, plan.timeout);
+        let service = Arc::new(service);
         let timers = driver.clone().timers();
         tokio::spawn(async {
             if let Err(error) = timers.await {
@@ -191,7 +196,7 @@ impl Daemon {
             ),
             None => format!(
                 "graftd serves no models yet; put some into {} and send SIGHUP",
-                self.plan.models.display()
+                self.plan.repository.root.display()
             ),
         };
         announce(&line);

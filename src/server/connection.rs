@@ -58,9 +58,10 @@ impl Front {
     /// Serves a connection on a task of its own.
     pub(super) fn serve(self, stream: impl Socket, caller: Caller, seat: Seat) {
         let open = self.open.subscribe();
+        let counted = self.service.counts().connection();
         tokio::spawn(async move {
             self.converse(stream, caller).await;
-            drop((seat, open));
+            drop((counted, seat, open));
         });
     }
 

@@ -12,7 +12,7 @@ use crate::proto::{
     ModelReadyRequest, ModelReadyResponse, ServerLiveRequest, ServerLiveResponse,
     ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
-use crate::request::InferRequest;
+use crate::request::{InferRequest, Input};
 use futures_util::StreamExt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -203,8 +203,7 @@ impl GrpcInferenceService for Grpc {
         &self,
         request: Request<proto::SystemSharedMemoryUnregisterRequest>,
     ) -> Result<Response<proto::SystemSharedMemoryUnregisterResponse>, Status> {
-        let gone = self.service.unregister_region(&self.peer, &request.into_inner());
-        gone.map_err(|e| status(&e))?;
+        self.service.unregister_region(&self.peer, &request.into_inner());
         Ok(Response::new(proto::SystemSharedMemoryUnregisterResponse {}))
     }
 
@@ -250,7 +249,7 @@ impl GrpcInferenceService for Grpc {
 }
 
 impl Grpc {
-    fn decode(&self, message: ModelInferRequest) -> Result<InferRequest, InferError> {
+    fn decode(&self, message: ModelInferRequest) -> Result<InferRequest<Input>, InferError> {
         self.limits.check_tensors(message.inputs.len(), message.outputs.len())?;
         grpc::decode_infer(message)
     }

@@ -6,7 +6,7 @@
 mod accept;
 mod activity;
 mod answer;
-mod authority;
+pub mod authority;
 mod body;
 mod coding;
 mod connection;
@@ -18,6 +18,7 @@ pub mod limits;
 mod methods;
 pub mod phase;
 mod reflection;
+pub mod regions;
 mod rest;
 pub mod rights;
 mod seats;

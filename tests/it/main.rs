@@ -11,6 +11,7 @@ mod crash;
 mod daemon;
 mod front;
 mod real;
+mod reload;
 mod serve;
 mod sim;
 mod storm;

@@ -15,11 +15,13 @@ pub use given::{Given, given};
 
 use crate::daemon::Plan;
 use crate::driver::load::LoadConfig;
-use crate::engine::onnx::SessionOptions;
+use crate::engine::onnx::{SessionOptions, Tuning};
 use crate::engine::{cores, runtime};
 use crate::id::DeviceId;
 use crate::model::settings;
+use crate::repository::{self, control::Control};
 use crate::sched::config::Config;
+use crate::server::regions::RegionLimits;
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -64,7 +66,7 @@ impl ServeArgs {
     pub fn plan(&self) -> Result<Plan, String> {
         let (places, bounds) = (&self.places, &self.bounds);
         Ok(Plan {
-            models: places.models.clone(),
+            repository: self.repository()?,
             socket: places.socket.clone(),
             listen: places.listen.clone(),
             work_dir: self.running.work_dir.clone().unwrap_or_else(work_dir),
@@ -72,8 +74,26 @@ impl ServeArgs {
             load: self.load()?,
             access: self.doors.access(),
             policy: self.doors.policy(self.manners.limits()),
+            regions: RegionLimits {
+                regions_max: if bounds.shared_memory {
+                    bounds.shared_memory_regions_max
+                } else {
+                    0
+                },
+                request_bytes_max: self.manners.limits().body_bytes_max,
+            },
             timeout: (bounds.timeout_ms > 0).then(|| Duration::from_millis(bounds.timeout_ms)),
             drain_timeout: Duration::from_secs(bounds.drain_timeout_s),
+        })
+    }
+
+    fn repository(&self) -> Result<repository::Options, String> {
+        let Places { models, model_control_mode, load_model, .. } = &self.places;
+        Ok(repository::Options {
+            root: models.clone(),
+            control: Control::new(*model_control_mode, load_model)?,
+            // A load keeps a core busy; the others serve meanwhile.
+            loads: (cores::available() / 2).max(1),
         })
     }
 
@@ -105,6 +125,7 @@ impl ServeArgs {
                 fallback_cpu: running.fallback_cpu,
                 threads: running.threads,
                 lanes: running.sessions.unwrap_or(lanes),
+                tuning: Tuning::default(),
             },
             isolation: running.isolation,
             batch_bytes: size(sharing.batch_bytes),

@@ -225,7 +225,7 @@ impl Daemon {
         soon("the daemon's end", self.child.wait()).await.expect("a child can be waited for")
     }
 
-    /// One number of `/metrics`; `name` with its labels, as Prometheus reads it.
+    /// One number of `/metrics`: the sum over all series of that name that have the labels given with it.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         let answer = self.client().await.get("/metrics").await.expect("an answer");
         number(str::from_utf8(&answer.body).expect("text"), name)
@@ -248,9 +248,18 @@ impl Daemon {
 }
 
 fn number(text: &str, name: &str) -> f64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    let line = line.unwrap_or_else(|| panic!("no {name} in\n{text}"));
-    line.parse().expect("a number")
+    let (family, wanted) = name.split_once('{').unwrap_or((name, ""));
+    let wanted: Vec<&str> = wanted.trim_end_matches('}').split_terminator(',').collect();
+    let series = |line: &str| {
+        let (labels, value) = line.strip_prefix(family)?.rsplit_once(' ')?;
+        // Else it is another family, whose name is longer.
+        let bounded = labels.is_empty() || labels.starts_with('{');
+        let value: f64 = value.parse().expect("a number");
+        (bounded && wanted.iter().all(|label| labels.contains(label))).then_some(value)
+    };
+    let found: Vec<f64> = text.lines().filter_map(series).collect();
+    assert!(!found.is_empty(), "no {name} in\n{text}");
+    found.iter().sum()
 }
 
 /// Copies a file or a folder with all it holds.

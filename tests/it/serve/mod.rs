@@ -2,10 +2,13 @@
 
 pub(crate) mod ask;
 mod catalog;
+mod classes;
 pub(crate) mod daemon;
 mod datatypes;
 mod life;
 pub(crate) mod refusals;
+mod regions;
 mod samples;
+mod settings;
 mod sharing;
 mod verb;

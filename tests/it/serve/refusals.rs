@@ -149,7 +149,7 @@ async fn one_request_too_many_is_told_so_at_once() {
     let (answer, ()) = tokio::join!(running, more);
     answer.expect("the first is not touched");
     assert_eq!(daemon.metric("graftd_requests_shed_total{reason=\"requests\"}").await, 4.0);
-    assert_eq!(daemon.metric("graftd_requests_total{end=\"Refused\"}").await, 4.0);
+    assert_eq!(daemon.metric("graftd_requests_total{end=\"refused\"}").await, 4.0);
 }
 
 #[tokio::test]
