@@ -127,7 +127,6 @@ fn highest(count: usize, shown: usize, score: impl Fn(usize) -> Score) -> Vec<us
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::Port;
     use crate::tensor::bytes_element_ends;
 
     fn classes(
@@ -136,9 +135,9 @@ mod tests {
         batched: bool,
         labels: &[&str],
     ) -> (Vec<usize>, Vec<String>) {
-        let port = Port { name: "OUT".to_owned(), datatype, dims: None };
         let labels = labels.iter().map(|&label| label.to_owned()).collect();
-        let spec = TensorSpec { labels, ..TensorSpec::new(&port, None) };
+        let (name, dims, axis) = (String::new(), None, None);
+        let spec = TensorSpec { name, datatype, dims, axis, labels };
         let (name, shape) = ("OUT".to_owned(), Shape(shape.to_vec()));
         let output = OutputTensor { name, datatype, shape, pieces: vec![Bytes::from(data)] };
         let wanted = RequestedOutput { classes: NonZeroU32::new(n), ..RequestedOutput::default() };
