@@ -8,11 +8,8 @@ mod body;
 mod grpc;
 mod health;
 mod intake;
-<<<<<<< HEAD
 mod reflection;
-=======
 pub mod regions;
->>>>>>> outputs
 mod rest;
 pub mod rights;
 pub mod service;

@@ -91,8 +91,8 @@ pub struct Sharing {
     #[arg(long, value_name = "BYTES", env = "GRAFTD_BATCH_BYTES", default_value = "256M")]
     #[arg(value_parser = batch_bytes)]
     pub batch_bytes: u64,
-    /// A setting of one model: dedupe=on|off, cache=on|off, timeout_ms, max_batch_rows or
-    /// queue_delay_max_us; may be given more than once
+    /// A setting of one model: dedupe=on|off, cache=on|off, timeout_ms, max_batch_rows,
+    /// queue_delay_max_us, sessions or threads; may be given more than once
     #[arg(long, value_name = "MODEL.KEY=VALUE", env = "GRAFTD_SET", value_delimiter = ',')]
     pub set: Vec<Setting>,
     /// Run equal rows in flight each by itself

@@ -13,7 +13,7 @@ pub use given::{Given, given};
 
 use crate::daemon::Plan;
 use crate::driver::load::LoadConfig;
-use crate::engine::onnx::SessionOptions;
+use crate::engine::onnx::{SessionOptions, Tuning};
 use crate::engine::{cores, runtime};
 use crate::id::DeviceId;
 use crate::model::settings;
@@ -109,6 +109,7 @@ impl ServeArgs {
                 fallback_cpu: running.fallback_cpu,
                 threads: running.threads,
                 lanes: running.sessions.unwrap_or(lanes),
+                tuning: Tuning::default(),
             },
             isolation: running.isolation,
             batch_bytes: size(sharing.batch_bytes),

@@ -96,7 +96,7 @@ fn classify(
         let score = |index: usize| Score::at(output.datatype, &data, row * each + index);
         for index in highest(each, shown, score) {
             let mut text = format!("{}:{index}", score(index).text());
-            if let Some(label) = spec.labels.get(index) {
+            if let Some(label) = spec.labels.as_ref().and_then(|labels| labels.get(index)) {
                 text.push(':');
                 text.push_str(label);
             }
@@ -127,6 +127,7 @@ fn highest(count: usize, shown: usize, score: impl Fn(usize) -> Score) -> Vec<us
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::Port;
     use crate::tensor::bytes_element_ends;
 
     fn classes(
@@ -135,9 +136,9 @@ mod tests {
         batched: bool,
         labels: &[&str],
     ) -> (Vec<usize>, Vec<String>) {
-        let labels = labels.iter().map(|&label| label.to_owned()).collect();
-        let (name, dims, axis) = (String::new(), None, None);
-        let spec = TensorSpec { name, datatype, dims, axis, labels };
+        let port = Port { name: "OUT".to_owned(), datatype, dims: None };
+        let labels = Some(labels.iter().map(|&label| label.to_owned()).collect());
+        let spec = TensorSpec { labels, ..TensorSpec::new(&port, None) };
         let (name, shape) = ("OUT".to_owned(), Shape(shape.to_vec()));
         let output = OutputTensor { name, datatype, shape, pieces: vec![Bytes::from(data)] };
         let wanted = RequestedOutput { classes: NonZeroU32::new(n), ..RequestedOutput::default() };

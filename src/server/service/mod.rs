@@ -11,8 +11,8 @@ use super::rights::Peer;
 use crate::driver::{Call, Driver, Reply, Route};
 use crate::error::{ErrorKind, InferError};
 use crate::metrics::Metrics;
-use crate::model::check::{self, Checked};
-use crate::model::{Catalog, ModelSpec, State};
+use crate::model::check::{self, Checked, Options};
+use crate::model::{Catalog, ModelSpec, State, TensorSpec};
 use crate::repository::Repository;
 use crate::request::{
     InferRequest, InferResponse, Input, ModelMetadata, Output, Parameter, Parameters,
@@ -20,6 +20,7 @@ use crate::request::{
 };
 use crate::rows::assemble;
 use crate::sched::event::{Outcome, Refusal, Tally};
+use crate::tensor::{OutputTensor, Shape};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -195,8 +196,8 @@ impl Service {
     }
 
     fn call(&self, spec: &Arc<ModelSpec>, checked: &Checked, context: Context) -> Call {
-        // Whoever names the shortest wait decides.
-        let named = [checked.options.timeout, context.timeout].into_iter().flatten().min();
+        let Options { priority, timeout: asked, .. } = checked.options;
+        let usual = spec.settings.timeout.or(self.timeout);
         Call {
             spec: spec.clone(),
             inputs: checked.inputs.clone(),
@@ -204,8 +205,8 @@ impl Service {
             class: checked.class,
             whole: checked.whole,
             sharing: checked.options.sharing,
-            priority: checked.options.priority,
-            timeout: named.or(spec.settings.timeout).or(self.timeout),
+            priority,
+            timeout: spec.queue.timeout(priority, asked, context.timeout, usual),
         }
     }
 }
@@ -221,16 +222,16 @@ fn respond(
         other => return Err(refused(&other, spec, checked)),
     };
     let batched = spec.config.max_batch_size > 0;
-    let output = |(place, &index): (usize, &usize)| {
+    let formed = |(place, &index): (usize, &usize)| {
         let (port, wanted) = (&spec.outputs[index], request.outputs.get(place));
-        let output = assemble(&port.name, index, &reply.rows)?;
+        let output = output(port, index, &reply)?;
         Ok(Output::Sent(classes::formed(output, wanted, port, batched)))
     };
     let outputs = checked
         .outputs
         .iter()
         .enumerate()
-        .map(output)
+        .map(formed)
         .collect::<Result<_, String>>()
         .map_err(|why| InferError::new(ErrorKind::ModelFailed, why))?;
     let mut parameters = Parameters::new();
@@ -251,6 +252,16 @@ fn respond(
         route: format!("hit={hit} join={join} run={run}"),
         outputs,
     })
+}
+
+/// One output, in the shape that clients see.
+fn output(port: &TensorSpec, index: usize, reply: &Reply) -> Result<OutputTensor, String> {
+    let output = assemble(&port.name, index, &reply.rows)?;
+    let Some(wire) = &port.wire else { return Ok(output) };
+    let shape = wire.to_client(&output.shape.0).ok_or_else(|| {
+        format!("output '{}' has shape {}, which its reshape does not fit", port.name, output.shape)
+    })?;
+    Ok(OutputTensor { shape: Shape(shape), ..output })
 }
 
 /// What a caller is told whose request did not complete.
@@ -315,6 +326,9 @@ fn refusal_error(refusal: &Refusal, model: &str) -> InferError {
         Refusal::Rows { held, limit } => {
             overloaded(format!("{held} rows wait or run; the limit of --rows-max is {limit}"))
         }
+        Refusal::Queue { held, limit } => overloaded(format!(
+            "{held} rows wait for model '{model}'; its max_queue_size is {limit}"
+        )),
         Refusal::Bytes { held, limit } => overloaded(format!(
             "rows of {held} bytes wait or run; the limit of --queue-bytes is {limit}"
         )),

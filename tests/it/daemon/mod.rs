@@ -58,8 +58,13 @@ pub(crate) fn fixture(name: &str) -> PathBuf {
 impl Settings {
     /// Two sessions of one thread, batches of up to eight rows, a short watchdog and no kept rows.
     pub(crate) fn new(library: PathBuf) -> Self {
-        let session =
-            SessionOptions { provider: Provider::Cpu, fallback_cpu: false, threads: 1, lanes: 2 };
+        let session = SessionOptions {
+            provider: Provider::Cpu,
+            fallback_cpu: false,
+            threads: 1,
+            lanes: 2,
+            tuning: Default::default(),
+        };
         let load = LoadConfig {
             program: env!("CARGO_BIN_EXE_graftd").into(),
             library,

@@ -15,8 +15,13 @@ pub(crate) struct Oracle(Mutex<OnnxEngine>);
 
 impl Oracle {
     pub(crate) fn load(library: &Path, file: &Path) -> Self {
-        let options =
-            SessionOptions { provider: Provider::Cpu, fallback_cpu: false, threads: 1, lanes: 1 };
+        let options = SessionOptions {
+            provider: Provider::Cpu,
+            fallback_cpu: false,
+            threads: 1,
+            lanes: 1,
+            tuning: Default::default(),
+        };
         let (engine, _) = OnnxEngine::load(library, file, &options).unwrap();
         Self(Mutex::new(engine))
     }
