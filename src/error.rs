@@ -22,6 +22,12 @@ pub enum ErrorKind {
     AlreadyExists,
     /// The request is larger than a limit, and will be again.
     TooLarge,
+    /// The request's head is larger than the limit.
+    HeadersTooLarge,
+    /// The body did not come in time.
+    TooSlow,
+    /// The body is compressed in a way that is not offered.
+    UnknownCoding,
     /// The encoding or feature is not offered.
     Unsupported,
     /// A bound is reached; the same request may succeed later.
@@ -44,13 +50,16 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, for tables that must cover them all.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::BadRequest,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::Forbidden,
         Self::AlreadyExists,
         Self::TooLarge,
+        Self::HeadersTooLarge,
+        Self::TooSlow,
+        Self::UnknownCoding,
         Self::Unsupported,
         Self::Overloaded,
         Self::DeadlineExceeded,
