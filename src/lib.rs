@@ -7,6 +7,7 @@ pub mod clock;
 pub mod digest;
 pub mod error;
 pub mod id;
+pub mod logging;
 #[rustfmt::skip]
 pub mod proto;
 pub mod reactor;

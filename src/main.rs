@@ -1,28 +1,41 @@
 //! The binary: parse arguments, do what the verb says, choose the exit code.
 
-use clap::Parser;
-use graftd::cli::{Cli, Verb};
+use graftd::cli::exit::Failure;
+use graftd::cli::serve::ServeArgs;
+use graftd::cli::{self, Asked, Verb};
 use graftd::daemon::Daemon;
 use graftd::engine::worker::child;
-use std::io::IsTerminal;
+use graftd::logging;
+use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // A worker takes its descriptors before anything else is opened.
     if std::env::args().nth(1).as_deref() == Some("worker") {
-        return finish(child::main());
+        return finish(child::main().map_err(Failure::from));
     }
-    let cli = Cli::parse();
-    finish(match cli.verb {
-        Verb::Serve(args) => serve(&args),
-        Verb::Infer(args) => infer(&args),
-        Verb::Worker { .. } => child::main(),
-    })
+    finish(cli::parse(std::env::args_os()).and_then(obey))
 }
 
-fn serve(args: &graftd::cli::serve::ServeArgs) -> Result<(), String> {
-    log();
-    let plan = args.plan()?;
+fn obey(asked: Asked) -> Result<(), Failure> {
+    let verb = match asked {
+        Asked::Serve(given) if given.args.places.print_config => return print(&given.shown),
+        Asked::Serve(given) => return serve(&given.args),
+        Asked::Other(verb) => verb,
+    };
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    match verb {
+        Verb::Serve(args) => serve(&args),
+        Verb::Infer(args) => client(cli::infer::infer(&args, &mut out)),
+        Verb::Completions(args) => Ok(cli::paper::completions(&args, &mut out)?),
+        Verb::Man(args) => Ok(cli::paper::man(&args)?),
+        Verb::Worker { .. } => Ok(child::main()?),
+    }
+}
+
+fn serve(args: &ServeArgs) -> Result<(), Failure> {
+    logging::init();
+    let plan = args.plan().map_err(Failure::configuration)?;
     tracing::info!("ONNX Runtime from {}", plan.load.library.display());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -30,35 +43,32 @@ fn serve(args: &graftd::cli::serve::ServeArgs) -> Result<(), String> {
         .build()
         .map_err(|error| format!("cannot start threads: {error}"))?;
     runtime.block_on(async {
-        let daemon = Daemon::start(plan).await?;
-        daemon.run().await
+        let daemon = Daemon::start(plan).await.map_err(Failure::configuration)?;
+        Ok(daemon.run().await?)
     })
 }
 
-fn infer(args: &graftd::cli::infer::InferArgs) -> Result<(), String> {
+/// Runs a verb that talks to a daemon.
+fn client(verb: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    runtime.block_on(graftd::cli::infer::infer(args, &mut out))
+    runtime.block_on(verb)
 }
 
-fn log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let colours = std::io::stderr().is_terminal();
-    let layer = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
-    layer.with_writer(std::io::stderr).init();
+fn print(text: &str) -> Result<(), Failure> {
+    let written = std::io::stdout().lock().write_all(text.as_bytes());
+    Ok(written.map_err(|error| format!("cannot print: {error}"))?)
 }
 
 #[expect(clippy::print_stderr, reason = "the last word goes to the user")]
-fn finish(result: Result<(), String>) -> ExitCode {
+fn finish(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("graftd: {why}");
-            ExitCode::FAILURE
+            why.code().into()
         }
     }
 }

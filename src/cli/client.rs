@@ -1,5 +1,6 @@
 //! A small HTTP/1.1 client for the verbs that talk to a daemon: one connection, one request at a time.
 
+use super::exit::{Failure, Kind};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::{BodyExt, Full};
@@ -47,9 +48,10 @@ impl Client {
     ///
     /// # Errors
     /// A sentence that says why nobody answers there and what to type.
-    pub async fn connect(socket: &Path) -> Result<Self, String> {
+    pub async fn connect(socket: &Path) -> Result<Self, Failure> {
         let shown = socket.display();
-        let stream = UnixStream::connect(socket).await.map_err(|error| match error.kind() {
+        let stream = UnixStream::connect(socket).await;
+        let stream = stream.map_err(|error| Failure::new(Kind::Unavailable, match error.kind() {
             ErrorKind::NotFound => format!(
                 "no daemon: there is no socket {shown}; start one with `graftd serve --socket \
                  {shown}`, or name the socket of a running one with --socket PATH"
@@ -63,7 +65,7 @@ impl Client {
                  user, or name another socket with --socket PATH"
             ),
             _ => format!("cannot connect to {shown}: {error}"),
-        })?;
+        }))?;
         Self::over(stream).await
     }
 
@@ -73,7 +75,7 @@ impl Client {
     /// When the connection breaks at once.
     pub async fn over(
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Failure> {
         let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(broke_off)?;
         // How a connection ends is told to whoever waits for an answer on it.
         tokio::spawn(connection);
@@ -84,7 +86,7 @@ impl Client {
     ///
     /// # Errors
     /// When the connection breaks off; an error status is an answer.
-    pub async fn get(&mut self, path: &str) -> Result<Answer, String> {
+    pub async fn get(&mut self, path: &str) -> Result<Answer, Failure> {
         self.send(Method::GET, path, HeaderMap::new(), Bytes::new()).await
     }
 
@@ -97,7 +99,7 @@ impl Client {
         path: &str,
         header_length: Option<usize>,
         body: Bytes,
-    ) -> Result<Answer, String> {
+    ) -> Result<Answer, Failure> {
         let mut headers = HeaderMap::new();
         if let Some(length) = header_length {
             headers.insert(HEADER_LENGTH, HeaderValue::from(length));
@@ -115,7 +117,7 @@ impl Client {
         path: &str,
         headers: HeaderMap,
         body: Bytes,
-    ) -> Result<Answer, String> {
+    ) -> Result<Answer, Failure> {
         let uri: Uri = path.parse().map_err(|error| format!("{path} is no path: {error}"))?;
         let mut request = Request::new(Full::new(body));
         (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) =
@@ -136,7 +138,7 @@ impl Answer {
     ///
     /// # Errors
     /// What the daemon said is wrong, with its status.
-    pub fn success(self) -> Result<Self, String> {
+    pub fn success(self) -> Result<Self, Failure> {
         if self.status == 200 {
             return Ok(self);
         }
@@ -147,7 +149,11 @@ impl Answer {
             Some(seconds) => format!(" (try again in {seconds} s)"),
             None => String::new(),
         };
-        Err(format!("the daemon answered {}: {text}{wait}", self.status))
+        let kind = match self.status {
+            429 | 503 | 504 => Kind::Temporary,
+            _ => Kind::Failed,
+        };
+        Err(Failure::new(kind, format!("the daemon answered {}: {text}{wait}", self.status)))
     }
 
     /// A header's text.
@@ -169,8 +175,9 @@ pub fn model_path(model: &str, version: Option<&str>, verb: &str) -> String {
     }
 }
 
-fn broke_off(error: hyper::Error) -> String {
-    format!("the daemon closed the connection before it answered: {error}")
+fn broke_off(error: hyper::Error) -> Failure {
+    let text = format!("the daemon closed the connection before it answered: {error}");
+    Failure::new(Kind::Unavailable, text)
 }
 
 #[cfg(test)]
@@ -190,10 +197,10 @@ mod tests {
     async fn nobody_there_is_said_with_what_to_type() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.sock");
-        let why = Client::connect(&path).await.unwrap_err();
+        let why = Client::connect(&path).await.unwrap_err().message;
         assert!(why.contains("no socket") && why.contains("graftd serve --socket"), "{why}");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let why = Client::connect(&path).await.unwrap_err();
+        let why = Client::connect(&path).await.unwrap_err().message;
         assert!(why.contains("nobody listens") && why.contains("graftd serve --socket"), "{why}");
     }
 }

@@ -1,6 +1,7 @@
 //! `graftd infer`: one request to a running daemon, from `.npy` files or from JSON.
 
 use super::client::{Answer, Client, HEADER_LENGTH, model_path};
+use super::exit::Failure;
 use super::{npy, show};
 use crate::tensor::{DataType, Shape, Tensor};
 use bytes::{Bytes, BytesMut};
@@ -116,7 +117,7 @@ struct HeadSize {
 ///
 /// # Errors
 /// A sentence on what is wrong and what to type.
-pub async fn infer(args: &InferArgs, out: &mut impl Write) -> Result<(), String> {
+pub async fn infer(args: &InferArgs, out: &mut impl Write) -> Result<(), Failure> {
     // What is wrong with the files is said whether a daemon is there or not.
     let typed = args.json.as_deref().map(json_text).transpose()?;
     let mut client = Client::connect(&args.socket).await?;
@@ -152,7 +153,7 @@ pub async fn infer(args: &InferArgs, out: &mut impl Write) -> Result<(), String>
     match written.and_then(|()| out.flush()) {
         // Whoever reads has seen enough, as `head` has.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.map_err(|error| format!("cannot print the answer: {error}")),
+        result => Ok(result.map_err(|error| format!("cannot print the answer: {error}"))?),
     }
 }
 

@@ -1,16 +1,21 @@
 //! The verbs of the command line.
 
 pub mod client;
+pub mod exit;
 pub mod infer;
 pub mod npy;
+pub mod paper;
 pub mod serve;
 pub mod show;
 
-use clap::{Parser, Subcommand};
+use crate::engine::runtime;
+use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use exit::Failure;
+use std::ffi::OsString;
 
 /// Serves ONNX models over a Unix socket and never does the same work twice.
 #[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 100)]
+#[command(version, about, max_term_width = 100, after_help = exit::HELP)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -21,13 +26,68 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Serve a directory of models
+    #[command(after_help = serve::AFTER_HELP)]
     Serve(Box<serve::ServeArgs>),
     /// Ask a running daemon for one answer
     Infer(Box<infer::InferArgs>),
+    /// Print completions for a shell
+    Completions(paper::CompletionArgs),
+    /// Write the manual's pages to a folder
+    #[command(hide = true)]
+    Man(paper::ManArgs),
     /// Run one model for a daemon (started by graftd itself)
     #[command(hide = true)]
     Worker {
         /// The model's name and version, as process listings show it
         label: String,
     },
+}
+
+/// What was asked of the program.
+#[derive(Debug)]
+pub enum Asked {
+    /// To serve, with settings from flags, environment and file.
+    Serve(Box<serve::Given>),
+    /// Anything else.
+    Other(Verb),
+}
+
+/// The whole command line as clap knows it, with a switch's value optional: `--no-dedupe=false`.
+#[must_use]
+pub fn command() -> Command {
+    let switch = |arg: clap::Arg| {
+        if !matches!(arg.get_action(), ArgAction::SetTrue) {
+            return arg;
+        }
+        let arg = arg.action(ArgAction::Set).num_args(0..=1).require_equals(true);
+        let arg = arg.default_value("false").default_missing_value("true");
+        arg.value_name("BOOL").hide_default_value(true).hide_possible_values(true)
+    };
+    let command = Cli::command().long_version(long_version());
+    command.mut_subcommand("serve", |serve| serve.mut_args(switch))
+}
+
+/// What was asked by these arguments of the program, its name first; ends the process for `--help`, `--version` and
+/// wrong usage.
+///
+/// # Errors
+/// What is wrong in the configuration file.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked, Failure> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let matches = command().get_matches_from(&arguments);
+    if let Some(("serve", typed)) = matches.subcommand() {
+        let given = serve::given(command(), &arguments, typed)?;
+        return Ok(Asked::Serve(Box::new(given)));
+    }
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    Ok(Asked::Other(cli.verb))
+}
+
+fn long_version() -> String {
+    let commit = option_env!("GRAFTD_COMMIT").map_or_else(String::new, |id| format!(" ({id})"));
+    let library = match runtime::find(None) {
+        Ok(path) => path.display().to_string(),
+        Err(_) => format!("not found; {} is what it is tested with", runtime::PINNED_VERSION),
+    };
+    format!("{}{commit}\nONNX Runtime: {library}", env!("CARGO_PKG_VERSION"))
 }

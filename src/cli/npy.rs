@@ -19,8 +19,7 @@ const CHAR_BYTES: usize = 4;
 /// # Errors
 /// A sentence: what the file is that no tensor can be, and what to do.
 pub fn read(name: &str, mut file: impl Read, wanted: DataType) -> Result<Tensor, String> {
-    let header = NpyHeader::from_reader(&mut file)
-        .map_err(|error| format!("is no .npy file that can be read: {error}"))?;
+    let header = header(&mut file)?;
     let DType::Plain(kind) = header.dtype() else {
         return Err("holds records; save each field as an array of its own".to_owned());
     };
@@ -44,6 +43,40 @@ pub fn read(name: &str, mut file: impl Read, wanted: DataType) -> Result<Tensor,
     }
     let (datatype, data) = on_the_wire(&kind, element, data, wanted, shape.elements())?;
     Ok(Tensor { name: name.to_owned(), datatype, shape, data: Bytes::from(data) })
+}
+
+fn header(file: &mut impl Read) -> Result<NpyHeader, String> {
+    let wrong = |error: std::io::Error| format!("is no .npy file that can be read: {error}");
+    // Magic, version, and the length of the text that follows.
+    let mut head = vec![0; 10];
+    file.read_exact(&mut head).map_err(wrong)?;
+    let mut length = u64::from(u16::from_le_bytes([head[8], head[9]]));
+    if head[6] > 1 {
+        let mut more = [0; 2];
+        file.read_exact(&mut more).map_err(wrong)?;
+        head.extend(more);
+        length |= u64::from(u16::from_le_bytes(more)) << 16;
+    }
+    let text = head.len();
+    file.take(length).read_to_end(&mut head).map_err(wrong)?;
+    // The crate multiplies dimensions without a look at the result.
+    if !countable(&String::from_utf8_lossy(&head[text..])) {
+        return Err("has a shape that cannot be counted".to_owned());
+    }
+    NpyHeader::from_reader(&head[..]).map_err(wrong)
+}
+
+/// Whether each list of numbers in a header, one of which is the shape, has a product of 64 bits.
+fn countable(header: &str) -> bool {
+    let lists = header.split('(').skip(1).map(|rest| rest.split(')').next().unwrap_or_default());
+    lists.into_iter().all(|list| {
+        let numbers = list.split(',').map(|number| number.trim().trim_start_matches('+'));
+        let mut numbers = numbers.filter(|number| number.starts_with(|c: char| c.is_ascii_digit()));
+        let product = numbers.try_fold(1_u64, |product, number| {
+            product.checked_mul(number.trim_end_matches('L').parse::<u64>().ok()?.max(1))
+        });
+        product.is_some()
+    })
 }
 
 fn element_bytes(kind: &TypeStr) -> Result<usize, String> {
@@ -257,6 +290,13 @@ mod tests {
         file
     }
 
+    /// A header that numpy would not write.
+    fn vast(shape: &str) -> Vec<u8> {
+        let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n");
+        let length = u16::try_from(text.len()).unwrap().to_le_bytes();
+        [&b"\x93NUMPY\x01\x00"[..], &length, text.as_bytes()].concat()
+    }
+
     fn check(file: &[u8], datatype: DataType, data: &[u8]) {
         let tensor = read("x", file, datatype).unwrap();
         assert_eq!((tensor.datatype, &tensor.data[..]), (datatype, data));
@@ -302,6 +342,10 @@ mod tests {
             (npy("|O", Order::C, &[1], b"pickle"), "Python objects"),
             (npy("<f4", Order::C, &[2], &[0; 4]), "cut short"),
             (npy("<f4", Order::C, &[u64::MAX], &[]), "counted"),
+            (vast("(4294967296, 4294967296, 0)"), "counted"),
+            (vast("(0, 4294967296, 4294967296)"), "counted"),
+            (vast("(99999999999999999999,)"), "counted"),
+            (vast("(2,"), "no .npy file"),
             (npy("<U1", Order::C, &[1], &[0xff; 4]), "no character"),
             (b"PK\x03\x04".to_vec(), "no .npy file"),
         ];

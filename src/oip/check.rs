@@ -12,7 +12,7 @@ use bytes::Bytes;
 const RESERVED_PREFIX: &str = "triton_";
 
 /// perf_analyzer puts this on every request. It asks for an empty last message on a stream.
-const EMPTY_FINAL_RESPONSE: &str = "triton_enable_empty_final_response";
+pub(super) const EMPTY_FINAL_RESPONSE: &str = "triton_enable_empty_final_response";
 
 /// Asks for all outputs in binary; REST only, and of no meaning to a model.
 pub(super) const BINARY_DATA_OUTPUT: &str = "binary_data_output";

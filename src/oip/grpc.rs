@@ -19,7 +19,7 @@ use crate::proto::model_infer_response::InferOutputTensor;
 use crate::proto::model_metadata_response::TensorMetadata as TensorMetadataMessage;
 use crate::proto::{
     InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse,
-    ModelMetadataResponse, ServerMetadataResponse,
+    ModelMetadataResponse, ModelStreamInferResponse, ServerMetadataResponse,
 };
 use crate::request::{
     InferRequest, InferResponse, ModelMetadata, Parameter, Parameters, ServerMetadata,
@@ -30,6 +30,9 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
+
+/// Says in an answer on a stream that no other follows.
+const FINAL_RESPONSE: &str = "triton_final_response";
 
 type ParameterMessages = BTreeMap<String, InferParameter>;
 
@@ -97,6 +100,35 @@ pub fn encode_infer(response: InferResponse) -> ModelInferResponse {
         parameters: encode_parameters(response.parameters),
         outputs: outputs.collect(),
         raw_output_contents,
+    }
+}
+
+/// Whether a request on a stream wants to be told that its answer is the last one.
+#[must_use]
+pub fn wants_final_response(message: &ModelInferRequest) -> bool {
+    let parameter = message.parameters.get(check::EMPTY_FINAL_RESPONSE);
+    let choice = parameter.and_then(|parameter| parameter.parameter_choice.as_ref());
+    matches!(choice, Some(ParameterChoice::BoolParam(true)))
+}
+
+/// An answer on a stream; `last` says in it that no other follows for its request.
+#[must_use]
+pub fn stream_answer(response: InferResponse, last: bool) -> ModelStreamInferResponse {
+    let mut response = encode_infer(response);
+    if last {
+        let choice = Some(ParameterChoice::BoolParam(true));
+        let parameter = InferParameter { parameter_choice: choice };
+        response.parameters.insert(FINAL_RESPONSE.to_owned(), parameter);
+    }
+    ModelStreamInferResponse { error_message: String::new(), infer_response: Some(response) }
+}
+
+/// What was wrong with a request on a stream; it carries the request's id, as answers come in any order.
+#[must_use]
+pub fn stream_error(error: &InferError, id: String) -> ModelStreamInferResponse {
+    ModelStreamInferResponse {
+        error_message: error.message.clone(),
+        infer_response: Some(ModelInferResponse { id, ..ModelInferResponse::default() }),
     }
 }
 

@@ -85,6 +85,7 @@ impl Repository {
             self.load(found).await;
         }
         self.started.store(true, Ordering::Release);
+        self.served.touch();
         let catalog = self.served.catalog();
         let ready = catalog.iter().filter(|(.., state)| matches!(state, State::Ready(_))).count();
         tracing::info!("looked at the models: {ready} of {} are ready", catalog.iter().count());

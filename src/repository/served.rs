@@ -5,6 +5,7 @@ use crate::id::StageId;
 use crate::model::{Catalog, ModelSpec, State};
 use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// The catalogue as it is now.
 #[derive(Debug, Default)]
@@ -13,6 +14,8 @@ pub struct Served {
     catalog: RwLock<Arc<Catalog>>,
     /// Versions that answered until their worker could not be started again.
     ailing: Mutex<Vec<Arc<ModelSpec>>>,
+    /// Told of every change, for those who watch.
+    changes: watch::Sender<()>,
 }
 
 impl Served {
@@ -28,6 +31,19 @@ impl Served {
         let mut catalog = Catalog::clone(&place);
         edit(&mut catalog);
         *place = Arc::new(catalog);
+        drop(place);
+        self.touch();
+    }
+
+    /// Tells those who watch that something of what they see changed.
+    pub fn touch(&self) {
+        self.changes.send_replace(());
+    }
+
+    /// Wakes whenever something changes.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// Puts one version into a state.

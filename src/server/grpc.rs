@@ -1,6 +1,6 @@
 //! The protocol's gRPC methods, each onto the one function that means the same over REST.
 
-use super::rights::Peer;
+use super::rights::{Operation, Peer};
 use super::service::{Context, Service};
 use crate::error::InferError;
 use crate::oip::grpc;
@@ -11,9 +11,15 @@ use crate::proto::{
     ModelReadyRequest, ModelReadyResponse, ServerLiveRequest, ServerLiveResponse,
     ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
+use futures_util::StreamExt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
+
+/// Requests of one stream that are worked on at a time.
+const STREAM_REQUESTS_MAX: usize = 1024;
 
 /// The service as one connection's peer sees it.
 #[derive(Clone)]
@@ -108,103 +114,160 @@ impl GrpcInferenceService for Grpc {
     }
 
     type ModelStreamInferStream =
-        tokio_stream::Empty<Result<proto::ModelStreamInferResponse, Status>>;
+        Pin<Box<dyn Stream<Item = Result<proto::ModelStreamInferResponse, Status>> + Send>>;
 
     async fn model_stream_infer(
         &self,
-        _request: Request<Streaming<ModelInferRequest>>,
+        request: Request<Streaming<ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
-        Err(Status::unimplemented("not offered yet"))
+        let grpc = self.clone();
+        // The deadline of a stream is not that of its requests.
+        let context = Context { peer: self.peer, timeout: None };
+        let answers = request.into_inner().map(move |message| {
+            let grpc = grpc.clone();
+            async move {
+                // A message that is no request ends the stream: what follows cannot be told apart.
+                Ok(grpc.stream_item(message?, context).await)
+            }
+        });
+        // Answers come as they are ready; a client that goes away drops what is in flight.
+        Ok(Response::new(Box::pin(answers.buffer_unordered(STREAM_REQUESTS_MAX))))
     }
 
     async fn model_config(
         &self,
-        _request: Request<proto::ModelConfigRequest>,
+        request: Request<proto::ModelConfigRequest>,
     ) -> Result<Response<proto::ModelConfigResponse>, Status> {
-        Err(Status::unimplemented("not offered yet"))
+        let proto::ModelConfigRequest { name, version: text } = request.into_inner();
+        let config = self.service.model_config(&name, version(&text)).map_err(|e| status(&e))?;
+        let config = Some(proto::ModelConfig::clone(&config));
+        Ok(Response::new(proto::ModelConfigResponse { config }))
     }
 
     async fn model_statistics(
         &self,
-        _request: Request<proto::ModelStatisticsRequest>,
+        request: Request<proto::ModelStatisticsRequest>,
     ) -> Result<Response<proto::ModelStatisticsResponse>, Status> {
-        Err(Status::unimplemented("not offered yet"))
+        let proto::ModelStatisticsRequest { name, version: text } = request.into_inner();
+        let model = Some(name.as_str()).filter(|name| !name.is_empty());
+        let statistics = self.service.statistics(model, version(&text));
+        Ok(Response::new(statistics.map_err(|e| status(&e))?))
     }
 
     async fn repository_index(
         &self,
-        _request: Request<proto::RepositoryIndexRequest>,
+        request: Request<proto::RepositoryIndexRequest>,
     ) -> Result<Response<proto::RepositoryIndexResponse>, Status> {
-        Err(Status::unimplemented("not offered yet"))
+        Ok(Response::new(self.service.index(&request.into_inner())))
     }
 
     async fn repository_model_load(
         &self,
-        _request: Request<proto::RepositoryModelLoadRequest>,
+        request: Request<proto::RepositoryModelLoadRequest>,
     ) -> Result<Response<proto::RepositoryModelLoadResponse>, Status> {
-        Err(Status::unimplemented("not offered yet"))
+        let request = request.into_inner();
+        let loaded = self.service.load(&request.model_name, request.parameters).await;
+        loaded.map_err(|e| status(&e))?;
+        Ok(Response::new(proto::RepositoryModelLoadResponse {}))
     }
 
     async fn repository_model_unload(
         &self,
-        _request: Request<proto::RepositoryModelUnloadRequest>,
+        request: Request<proto::RepositoryModelUnloadRequest>,
     ) -> Result<Response<proto::RepositoryModelUnloadResponse>, Status> {
-        Err(Status::unimplemented("not offered yet"))
+        self.service.unload(&request.into_inner().model_name).map_err(|e| status(&e))?;
+        Ok(Response::new(proto::RepositoryModelUnloadResponse {}))
     }
 
     async fn system_shared_memory_status(
         &self,
-        _request: Request<proto::SystemSharedMemoryStatusRequest>,
+        request: Request<proto::SystemSharedMemoryStatusRequest>,
     ) -> Result<Response<proto::SystemSharedMemoryStatusResponse>, Status> {
-        Err(Status::unimplemented("not offered yet"))
+        let regions = self.service.region_status(&self.peer, &request.into_inner());
+        Ok(Response::new(regions.map_err(|e| status(&e))?))
     }
 
     async fn system_shared_memory_register(
         &self,
-        _request: Request<proto::SystemSharedMemoryRegisterRequest>,
+        request: Request<proto::SystemSharedMemoryRegisterRequest>,
     ) -> Result<Response<proto::SystemSharedMemoryRegisterResponse>, Status> {
-        Err(Status::unimplemented("not offered yet"))
+        let registered = self.service.register_region(&self.peer, &request.into_inner());
+        registered.map_err(|e| status(&e))?;
+        Ok(Response::new(proto::SystemSharedMemoryRegisterResponse {}))
     }
 
     async fn system_shared_memory_unregister(
         &self,
-        _request: Request<proto::SystemSharedMemoryUnregisterRequest>,
+        request: Request<proto::SystemSharedMemoryUnregisterRequest>,
     ) -> Result<Response<proto::SystemSharedMemoryUnregisterResponse>, Status> {
-        Err(Status::unimplemented("not offered yet"))
+        let gone = self.service.unregister_region(&self.peer, &request.into_inner());
+        gone.map_err(|e| status(&e))?;
+        Ok(Response::new(proto::SystemSharedMemoryUnregisterResponse {}))
     }
 
     async fn cuda_shared_memory_status(
         &self,
         _request: Request<proto::CudaSharedMemoryStatusRequest>,
     ) -> Result<Response<proto::CudaSharedMemoryStatusResponse>, Status> {
-        Err(Status::unimplemented("not offered yet"))
+        Ok(Response::new(proto::CudaSharedMemoryStatusResponse::default()))
     }
 
     async fn cuda_shared_memory_register(
         &self,
-        _request: Request<proto::CudaSharedMemoryRegisterRequest>,
+        request: Request<proto::CudaSharedMemoryRegisterRequest>,
     ) -> Result<Response<proto::CudaSharedMemoryRegisterResponse>, Status> {
-        Err(Status::unimplemented("not offered yet"))
+        self.service.register_cuda(&request.into_inner()).map_err(|e| status(&e))?;
+        Ok(Response::new(proto::CudaSharedMemoryRegisterResponse {}))
     }
 
     async fn cuda_shared_memory_unregister(
         &self,
         _request: Request<proto::CudaSharedMemoryUnregisterRequest>,
     ) -> Result<Response<proto::CudaSharedMemoryUnregisterResponse>, Status> {
-        Err(Status::unimplemented("not offered yet"))
+        Ok(Response::new(proto::CudaSharedMemoryUnregisterResponse {}))
     }
 
     async fn trace_setting(
         &self,
-        _request: Request<proto::TraceSettingRequest>,
+        request: Request<proto::TraceSettingRequest>,
     ) -> Result<Response<proto::TraceSettingResponse>, Status> {
-        Err(Status::unimplemented("not offered yet"))
+        let request = request.into_inner();
+        self.may_change(!request.settings.is_empty())?;
+        Ok(Response::new(self.service.change_tracing(&request).map_err(|e| status(&e))?))
     }
 
     async fn log_settings(
         &self,
-        _request: Request<proto::LogSettingsRequest>,
+        request: Request<proto::LogSettingsRequest>,
     ) -> Result<Response<proto::LogSettingsResponse>, Status> {
-        Err(Status::unimplemented("not offered yet"))
+        let request = request.into_inner();
+        self.may_change(!request.settings.is_empty())?;
+        Ok(Response::new(self.service.change_logging(&request).map_err(|e| status(&e))?))
+    }
+}
+
+impl Grpc {
+    /// One answer of a stream; what is wrong with a request is told in it, and the stream goes on.
+    async fn stream_item(
+        &self,
+        message: ModelInferRequest,
+        context: Context,
+    ) -> proto::ModelStreamInferResponse {
+        let id = message.id.clone();
+        let last = grpc::wants_final_response(&message);
+        let answer = match grpc::decode_infer(message) {
+            Ok(request) => self.service.infer(request, context).await,
+            Err(error) => Err(error),
+        };
+        match answer {
+            Ok(response) => grpc::stream_answer(response, last),
+            Err(error) => grpc::stream_error(&error, id),
+        }
+    }
+
+    /// Reading settings is for everybody, changing them is not, and one method does both.
+    fn may_change(&self, changes: bool) -> Result<(), Status> {
+        let wanted = if changes { Operation::ChangeLogging } else { Operation::Describe };
+        self.peer.allow(wanted).map_err(|e| status(&e))
     }
 }

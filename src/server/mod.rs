@@ -6,7 +6,9 @@
 mod authority;
 mod body;
 mod grpc;
+mod health;
 mod intake;
+mod reflection;
 mod rest;
 pub mod rights;
 pub mod service;
@@ -27,6 +29,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
+use tonic_health::pb::health_server::HealthServer;
 use tower_service::Service as _;
 
 /// Flow-control windows of HTTP/2: tensors of many megabytes are routine.
@@ -206,8 +209,18 @@ impl Answer {
     }
 
     async fn call(mut self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-        if request.uri().path().starts_with("/inference.GRPCInferenceService/") {
+        let path = request.uri().path();
+        if path.starts_with("/inference.GRPCInferenceService/") {
             let response = self.grpc.call(request).await?;
+            return Ok(response.map(Body::Grpc));
+        }
+        if path.starts_with("/grpc.health.v1.Health/") {
+            let mut health = HealthServer::new(health::Probe { service: self.service });
+            let response = health.call(request).await?;
+            return Ok(response.map(Body::Grpc));
+        }
+        if path.starts_with("/grpc.reflection.v1.ServerReflection/") {
+            let response = reflection::answer(request).await;
             return Ok(response.map(Body::Grpc));
         }
         Ok(rest::answer(&self.service, self.peer, &self.limits, request).await)

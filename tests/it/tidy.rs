@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const WORDS: &[&str] = &[
-    "clock", "digest", "error", "id", "proto", "reactor", "reflect", "request", "rows", "tensor",
-    "time",
+    "clock", "digest", "error", "id", "logging", "proto", "reactor", "reflect", "request", "rows",
+    "tensor", "time",
 ];
 
 /// Which module may name which others; a module may always name itself and the words.
@@ -19,6 +19,7 @@ fn layers() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("digest", vec!["id", "rows", "tensor"]),
         ("error", vec![]),
         ("id", vec![]),
+        ("logging", vec![]),
         ("proto", vec![]),
         ("reactor", vec!["clock", "time"]),
         ("reflect", vec!["proto"]),

@@ -7,6 +7,7 @@
 //! The Open Inference Protocol's REST text, and Triton's binary tensor data extension.
 
 mod binary;
+pub mod extensions;
 mod json;
 pub mod metadata;
 mod request;

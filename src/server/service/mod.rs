@@ -1,7 +1,10 @@
 //! One function per meaning; REST and gRPC are codecs around these.
 
 mod account;
+mod gaps;
+mod models;
 mod observe;
+mod settings;
 pub mod status;
 
 use super::rights::Peer;
@@ -21,6 +24,21 @@ use account::{Account, Refusals, Seen};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::WatchStream;
+
+/// The protocol's extensions that are there, by the names that Triton gives them.
+const EXTENSIONS: [&str; 9] = [
+    "binary_tensor_data",
+    "classification",
+    "logging",
+    "model_configuration",
+    "model_repository",
+    "parameters",
+    "statistics",
+    "system_shared_memory",
+    "trace",
+];
 
 /// What the transport knows of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +56,7 @@ pub struct Service {
     metrics: Arc<Metrics>,
     repository: Arc<Repository>,
     refusals: Refusals,
+    settings: settings::Settings,
     draining: AtomicBool,
     timeout: Option<Duration>,
 }
@@ -51,8 +70,15 @@ impl Service {
         repository: Arc<Repository>,
         timeout: Option<Duration>,
     ) -> Self {
-        let refusals = Refusals::default();
-        Self { driver, metrics, repository, refusals, draining: AtomicBool::new(false), timeout }
+        Self {
+            driver,
+            metrics,
+            repository,
+            refusals: Refusals::default(),
+            settings: settings::Settings::default(),
+            draining: AtomicBool::new(false),
+            timeout,
+        }
     }
 
     fn catalog(&self) -> Arc<Catalog> {
@@ -62,6 +88,12 @@ impl Service {
     /// Says that no more requests are taken.
     pub fn set_draining(&self) {
         self.draining.store(true, Ordering::Release);
+        self.repository.served().touch();
+    }
+
+    /// One item now and one whenever the state of the daemon or of a model may have changed.
+    pub fn changes(&self) -> impl Stream<Item = ()> + use<> {
+        WatchStream::new(self.repository.served().changes())
     }
 
     /// Whether the daemon takes requests and has tried every model.
@@ -76,7 +108,7 @@ impl Service {
         ServerMetadata {
             name: "graftd".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            extensions: ["binary_tensor_data", "parameters"].map(str::to_owned).to_vec(),
+            extensions: EXTENSIONS.map(str::to_owned).to_vec(),
         }
     }
 

@@ -44,7 +44,7 @@ async fn broken_models_are_listed_with_their_reason() {
         let ready = client.get(&format!("/v2/models/{name}/ready")).await.expect("an answer");
         assert_eq!(
             (ready.status, &ready.body[..]),
-            (503, format!("{{\"name\":\"{name}\",\"ready\":false}}").as_bytes())
+            (400, format!("{{\"name\":\"{name}\",\"ready\":false}}").as_bytes())
         );
         let request = ModelReadyRequest { name: name.to_owned(), version: String::new() };
         assert!(!rpc.model_ready(request).await.expect("an answer").into_inner().ready);

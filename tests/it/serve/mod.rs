@@ -2,6 +2,7 @@
 
 mod ask;
 mod catalog;
+mod counts;
 mod daemon;
 mod datatypes;
 mod life;

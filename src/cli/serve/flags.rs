@@ -1,0 +1,135 @@
+//! The flags of `graftd serve`, one struct for each heading of its help.
+//!
+//! This is the only list of settings: variables, keys of the configuration file, the table in the README and the
+//! printed configuration are all derived from it. A flag `--rows-max` is `GRAFTD_ROWS_MAX` and `rows_max`.
+
+use super::values::{batch_bytes, bytes, bytes_some, count, isolation, listen, ms_some, threads};
+use crate::driver::load::Isolation;
+use crate::engine::onnx::Provider;
+use crate::model::settings::Setting;
+use clap::Args;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Where models come from and where they are served.
+#[derive(Clone, Debug, Args)]
+pub struct Places {
+    /// Configuration file in TOML: rows_max = 1000 for --rows-max 1000, [model.NAME] for --set
+    /// [default: the first there of $CONFIGURATION_DIRECTORY/graftd.toml,
+    /// $XDG_CONFIG_HOME/graftd/graftd.toml, /etc/graftd/graftd.toml]
+    #[arg(long, value_name = "FILE", env = "GRAFTD_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Print every setting with where it comes from, as a configuration file, and end
+    #[arg(long)]
+    pub print_config: bool,
+    /// Directory of models: NAME.onnx, or NAME/VERSION/model.onnx
+    #[arg(long, value_name = "DIR", env = "GRAFTD_MODELS", default_value = "models")]
+    pub models: PathBuf,
+    /// Unix socket to serve on
+    #[arg(long, value_name = "PATH", env = "GRAFTD_SOCKET", default_value = "graftd.sock")]
+    pub socket: PathBuf,
+    /// Serve on this TCP address too, such as 127.0.0.1:8000; may be given more than once
+    #[arg(long, value_name = "HOST:PORT", env = "GRAFTD_LISTEN", value_delimiter = ',')]
+    #[arg(value_parser = listen)]
+    pub listen: Vec<SocketAddr>,
+}
+
+/// How models run.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Running models")]
+pub struct Running {
+    /// ONNX Runtime's library; otherwise ORT_DYLIB_PATH, the fetched one, or the system's
+    #[arg(long, value_name = "PATH", env = "GRAFTD_ONNXRUNTIME")]
+    pub onnxruntime: Option<PathBuf>,
+    /// Execution provider: cpu, cuda, tensorrt or openvino
+    #[arg(long, value_name = "NAME", env = "GRAFTD_PROVIDER", default_value = "cpu")]
+    pub provider: Provider,
+    /// Run on the CPU, with a warning, where the provider is missing
+    #[arg(long, env = "GRAFTD_FALLBACK_CPU")]
+    pub fallback_cpu: bool,
+    /// Where models run: in worker processes (worker), in the daemon where every operator is safe
+    /// (auto), or in the daemon (none)
+    #[arg(long, value_name = "WHERE", env = "GRAFTD_ISOLATION", default_value = "worker")]
+    #[arg(value_parser = isolation)]
+    pub isolation: Isolation,
+    /// Runs of one model at the same time [default: the cores divided by the threads]
+    #[arg(long, value_name = "N", env = "GRAFTD_SESSIONS", value_parser = threads)]
+    pub sessions: Option<usize>,
+    /// Threads of one run
+    #[arg(long, value_name = "N", env = "GRAFTD_THREADS", default_value = "1")]
+    #[arg(value_parser = threads)]
+    pub threads: usize,
+    /// A run is hung after this long, or ten times what nearly all take, whichever is longer
+    #[arg(long, value_name = "MS", env = "GRAFTD_WATCHDOG_MS", default_value = "10000")]
+    #[arg(value_parser = ms_some)]
+    pub watchdog_ms: u64,
+    /// How long loading one model may take
+    #[arg(long, value_name = "S", env = "GRAFTD_LOAD_TIMEOUT_S", default_value_t = 300)]
+    pub load_timeout_s: u64,
+    /// Folder for private copies of models [default: graftd in the user's cache folder]
+    #[arg(long, value_name = "DIR", env = "GRAFTD_WORK_DIR")]
+    pub work_dir: Option<PathBuf>,
+}
+
+/// How rows share work.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Batching and sharing")]
+pub struct Sharing {
+    /// Rows of one batch at most [default: what was measured to help, per model]
+    #[arg(long, value_name = "N", env = "GRAFTD_MAX_BATCH_ROWS", value_parser = count)]
+    pub max_batch_rows: Option<usize>,
+    /// Batch sizes to prefer, such as 4,8
+    #[arg(long, value_name = "N,...", env = "GRAFTD_PREFERRED_BATCH_ROWS")]
+    #[arg(value_delimiter = ',', value_parser = count)]
+    pub preferred_batch_rows: Vec<usize>,
+    /// How long the oldest row may be held to fill a batch; 0 never waits
+    #[arg(long, value_name = "US", env = "GRAFTD_QUEUE_DELAY_MAX_US", default_value_t = 0)]
+    pub queue_delay_max_us: u64,
+    /// Bytes of one batch's inputs, and of its outputs
+    #[arg(long, value_name = "BYTES", env = "GRAFTD_BATCH_BYTES", default_value = "256M")]
+    #[arg(value_parser = batch_bytes)]
+    pub batch_bytes: u64,
+    /// A setting of one model: dedupe=on|off, cache=on|off, timeout_ms, max_batch_rows or
+    /// queue_delay_max_us; may be given more than once
+    #[arg(long, value_name = "MODEL.KEY=VALUE", env = "GRAFTD_SET", value_delimiter = ',')]
+    pub set: Vec<Setting>,
+    /// Run equal rows in flight each by itself
+    #[arg(long, env = "GRAFTD_NO_DEDUPE")]
+    pub no_dedupe: bool,
+    /// Memory for output rows that are kept; 0 keeps none
+    #[arg(long, value_name = "BYTES", env = "GRAFTD_CACHE_BYTES", default_value = "256M")]
+    #[arg(value_parser = bytes)]
+    pub cache_bytes: u64,
+}
+
+/// What is refused, and when.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Limits")]
+pub struct Bounds {
+    /// Requests in flight at most
+    #[arg(long, value_name = "N", env = "GRAFTD_REQUESTS_MAX", default_value = "16384")]
+    #[arg(value_parser = count)]
+    pub requests_max: usize,
+    /// Rows that wait or run at most
+    #[arg(long, value_name = "N", env = "GRAFTD_ROWS_MAX", default_value = "131072")]
+    #[arg(value_parser = count)]
+    pub rows_max: usize,
+    /// Input bytes of those rows at most
+    #[arg(long, value_name = "BYTES", env = "GRAFTD_QUEUE_BYTES", default_value = "1G")]
+    #[arg(value_parser = bytes_some)]
+    pub queue_bytes: u64,
+    /// Bytes of one request's body at most
+    #[arg(long, value_name = "BYTES", env = "GRAFTD_BODY_BYTES_MAX", default_value = "256M")]
+    #[arg(value_parser = bytes_some)]
+    pub body_bytes_max: u64,
+    /// Connections at most
+    #[arg(long, value_name = "N", env = "GRAFTD_CONNECTIONS_MAX", default_value = "4096")]
+    #[arg(value_parser = count)]
+    pub connections_max: usize,
+    /// How long a request waits that names no time itself; 0 for as long as it takes
+    #[arg(long, value_name = "MS", env = "GRAFTD_TIMEOUT_MS", default_value_t = 0)]
+    pub timeout_ms: u64,
+    /// How long accepted requests may take once the daemon is told to stop
+    #[arg(long, value_name = "S", env = "GRAFTD_DRAIN_TIMEOUT_S", default_value_t = 25)]
+    pub drain_timeout_s: u64,
+}

@@ -1,0 +1,132 @@
+//! `graftd serve`: from what was typed to a plan.
+
+mod file;
+mod flags;
+mod given;
+mod origin;
+#[cfg(test)]
+mod tests;
+mod values;
+
+pub use flags::{Bounds, Places, Running, Sharing};
+pub use given::{Given, given};
+
+use crate::daemon::Plan;
+use crate::driver::load::LoadConfig;
+use crate::engine::onnx::SessionOptions;
+use crate::engine::{cores, runtime};
+use crate::id::DeviceId;
+use crate::model::settings;
+use crate::sched::config::Config;
+use crate::server::Limits;
+use clap::Args;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What `--help` says last.
+pub const AFTER_HELP: &str = "\
+Every setting is a flag (--rows-max), a variable (GRAFTD_ROWS_MAX) and a key of the configuration
+file (rows_max). A flag is stronger than a variable, a variable than the file, the file than the
+default; --print-config shows what holds. Sizes are bytes, or 64K, 512M, 2G. RUST_LOG sets what is
+logged: error, warn, info (the default) or debug.
+
+SIGHUP looks at the models again; SIGTERM finishes what was accepted and ends.";
+
+/// What `graftd serve` takes; every flag is also a variable of the environment.
+#[derive(Clone, Debug, Args)]
+pub struct ServeArgs {
+    /// Directories and addresses.
+    #[command(flatten)]
+    pub places: Places,
+    /// Sessions and workers.
+    #[command(flatten)]
+    pub running: Running,
+    /// Batches, flights and kept rows.
+    #[command(flatten)]
+    pub sharing: Sharing,
+    /// What is too much.
+    #[command(flatten)]
+    pub bounds: Bounds,
+}
+
+impl ServeArgs {
+    /// What is meant by these arguments, on this machine.
+    ///
+    /// # Errors
+    /// A sentence that says what is missing on this machine.
+    pub fn plan(&self) -> Result<Plan, String> {
+        let (places, bounds) = (&self.places, &self.bounds);
+        Ok(Plan {
+            models: places.models.clone(),
+            socket: places.socket.clone(),
+            listen: places.listen.clone(),
+            work_dir: self.running.work_dir.clone().unwrap_or_else(work_dir),
+            sched: self.sched(),
+            load: self.load()?,
+            limits: Limits {
+                body_bytes_max: size(bounds.body_bytes_max),
+                connections_max: bounds.connections_max,
+            },
+            timeout: (bounds.timeout_ms > 0).then(|| Duration::from_millis(bounds.timeout_ms)),
+            drain_timeout: Duration::from_secs(bounds.drain_timeout_s),
+        })
+    }
+
+    fn sched(&self) -> Config {
+        let slots = u32::try_from(cores::available()).unwrap_or(u32::MAX);
+        Config {
+            devices: vec![(DeviceId(0), slots)],
+            requests_max: self.bounds.requests_max,
+            rows_max: self.bounds.rows_max,
+            bytes_max: self.bounds.queue_bytes,
+            cache_bytes: self.sharing.cache_bytes,
+            watchdog_floor: Duration::from_millis(self.running.watchdog_ms),
+            ..Config::default()
+        }
+    }
+
+    fn load(&self) -> Result<LoadConfig, String> {
+        let Self { running, sharing, .. } = self;
+        let mut preferred = sharing.preferred_batch_rows.clone();
+        preferred.sort_unstable();
+        preferred.dedup();
+        let lanes = (cores::available() / running.threads).max(1);
+        Ok(LoadConfig {
+            program: std::env::current_exe()
+                .map_err(|error| format!("cannot find our own program: {error}"))?,
+            library: runtime::find(running.onnxruntime.as_deref())?,
+            session: SessionOptions {
+                provider: running.provider,
+                fallback_cpu: running.fallback_cpu,
+                threads: running.threads,
+                lanes: running.sessions.unwrap_or(lanes),
+            },
+            isolation: running.isolation,
+            batch_bytes: size(sharing.batch_bytes),
+            batch_rows_max: sharing.max_batch_rows.or_else(|| preferred.last().copied()),
+            batch_rows_preferred: preferred,
+            queue_delay: Duration::from_micros(sharing.queue_delay_max_us),
+            join: !sharing.no_dedupe,
+            models: settings::by_model(&sharing.set),
+            load_timeout: Duration::from_secs(running.load_timeout_s),
+        })
+    }
+}
+
+fn size(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// The user's cache folder, or the system's temporary one where there is none.
+fn work_dir() -> PathBuf {
+    let cache = std::env::var_os("CACHE_DIRECTORY")
+        .or_else(|| std::env::var_os("XDG_CACHE_HOME"))
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    match cache {
+        Some(cache) => cache.join("graftd"),
+        None => {
+            std::env::temp_dir().join(format!("graftd-{}", rustix::process::geteuid().as_raw()))
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! What the routes lead to and is not there yet.
+
+use super::Service;
+use crate::error::{ErrorKind, InferError};
+use crate::proto::{
+    ModelRepositoryParameter, SystemSharedMemoryRegisterRequest, SystemSharedMemoryStatusRequest,
+    SystemSharedMemoryStatusResponse, SystemSharedMemoryUnregisterRequest,
+};
+use crate::server::rights::Peer;
+use std::collections::BTreeMap;
+
+fn gap<T>() -> Result<T, InferError> {
+    Err(InferError::new(ErrorKind::Unsupported, "not offered yet"))
+}
+
+#[expect(missing_docs, clippy::missing_errors_doc, clippy::unused_async, reason = "replaced soon")]
+impl Service {
+    pub async fn load(
+        &self,
+        _model: &str,
+        _parameters: BTreeMap<String, ModelRepositoryParameter>,
+    ) -> Result<(), InferError> {
+        gap()
+    }
+
+    pub fn unload(&self, _model: &str) -> Result<(), InferError> {
+        gap()
+    }
+
+    pub fn register_region(
+        &self,
+        _peer: &Peer,
+        _request: &SystemSharedMemoryRegisterRequest,
+    ) -> Result<(), InferError> {
+        gap()
+    }
+
+    pub fn unregister_region(
+        &self,
+        _peer: &Peer,
+        _request: &SystemSharedMemoryUnregisterRequest,
+    ) -> Result<(), InferError> {
+        gap()
+    }
+
+    pub fn region_status(
+        &self,
+        _peer: &Peer,
+        _request: &SystemSharedMemoryStatusRequest,
+    ) -> Result<SystemSharedMemoryStatusResponse, InferError> {
+        gap()
+    }
+}
