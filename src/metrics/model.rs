@@ -140,8 +140,8 @@ pub struct ModelMetrics {
 }
 
 /// Why requests are refused, as the page calls it, by [`refusal_number`].
-pub(super) const REFUSALS: [&str; 7] =
-    ["requests", "rows", "bytes", "waiters", "deadline", "draining", "no_stage"];
+pub(super) const REFUSALS: [&str; 8] =
+    ["requests", "rows", "bytes", "waiters", "deadline", "draining", "no_stage", "queue"];
 
 const fn refusal_number(refusal: &Refusal) -> usize {
     match refusal {
@@ -152,6 +152,7 @@ const fn refusal_number(refusal: &Refusal) -> usize {
         Refusal::Infeasible { .. } => 4,
         Refusal::Draining => 5,
         Refusal::NoStage => 6,
+        Refusal::Queue { .. } => 7,
     }
 }
 

@@ -2,7 +2,6 @@
 
 use super::ask::{Ask, Form, fp32};
 use super::daemon::{Daemon, Setup, needs_runtime, soon};
-use graftd::proto::grpc_inference_service_client::GrpcInferenceServiceClient;
 use graftd::proto::{ModelStatistics, ModelStatisticsRequest};
 use graftd::server::service::status::Status;
 use rustix::process::Signal;
@@ -49,8 +48,7 @@ async fn statistics_grow_by_requests_and_rows_over_both_transports() {
     wrong.of(&daemon, Form::Json).await.expect_err("a wrong shape");
     assert_eq!(numbers().await, ([3, 1, 2, 2, 1, 2], [5, 2]));
 
-    let channel = super::ask::Http2::connect(&daemon.setup.socket()).await;
-    let mut client = GrpcInferenceServiceClient::new(channel);
+    let mut client = super::ask::grpc(&daemon.setup.socket()).await;
     let asked = ModelStatisticsRequest { name: "mlp".into(), version: "1".into() };
     let told = soon("statistics", client.model_statistics(asked)).await.expect("statistics");
     let [stats] = &told.get_ref().model_stats[..] else { panic!("{told:?}") };

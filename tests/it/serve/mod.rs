@@ -2,11 +2,13 @@
 
 mod ask;
 mod catalog;
+mod classes;
 mod counts;
 mod daemon;
 mod datatypes;
 mod life;
 mod refusals;
+mod regions;
 mod samples;
 mod sharing;
 mod verb;
