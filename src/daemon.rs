@@ -6,7 +6,7 @@ use crate::driver::pool::Pools;
 use crate::metrics::Metrics;
 use crate::model::State;
 use crate::model::stash::Stash;
-use crate::repository::{Repository, Served};
+use crate::repository::{self, Repository, Served};
 use crate::sched::config::Config;
 use crate::server::regions::{RegionLimits, Regions};
 use crate::server::service::Service;
@@ -23,8 +23,8 @@ use tokio::sync::watch;
 /// Everything that was decided before the start.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The directory of models.
-    pub models: PathBuf,
+    /// Which models are served.
+    pub repository: repository::Options,
     /// The Unix socket.
     pub socket: PathBuf,
     /// TCP addresses beside it.
@@ -63,8 +63,8 @@ impl Daemon {
     /// # Errors
     /// A sentence that says what is in the way.
     pub async fn start(plan: Plan) -> Result<Self, String> {
-        if !plan.models.is_dir() {
-            let shown = plan.models.display();
+        if !plan.repository.root.is_dir() {
+            let shown = plan.repository.root.display();
             return Err(format!("--models {shown} is no directory; name one that holds models"));
         }
         let (socket, listener) = SocketFile::bind(&plan.socket)?;
@@ -78,7 +78,7 @@ impl Daemon {
         })?;
         let loader = Loader::new(driver.clone(), pools.clone(), stash, plan.load.clone());
         let loader = Arc::new(loader);
-        let repository = Repository::new(plan.models.clone(), driver.clone(), loader, served);
+        let repository = Repository::new(plan.repository.clone(), driver.clone(), loader, served);
         let regions = Regions::new(plan.regions);
         let service =
             Service::new(driver.clone(), metrics, repository.clone(), regions, plan.timeout);
@@ -161,7 +161,7 @@ impl Daemon {
             ),
             None => format!(
                 "graftd serves no models yet; put some into {} and send SIGHUP",
-                self.plan.models.display()
+                self.plan.repository.root.display()
             ),
         };
         announce(&line);

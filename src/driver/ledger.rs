@@ -167,6 +167,7 @@ impl Ledger {
                 self.lanes.remove(&session);
                 out.orders.push(super::Order::Retire { session });
             }
+            Action::Forget { stage } => out.orders.push(super::Order::Forget { stage }),
             Action::Terminate { session, batch } => {
                 if let Some(lane) = self.lanes.get(&session) {
                     lane.terminate(batch);

@@ -81,6 +81,11 @@ pub enum Order {
         /// The session.
         session: SessionId,
     },
+    /// Let go of everything that a retired stage has.
+    Forget {
+        /// The stage.
+        stage: StageId,
+    },
     /// Sessions died with their process.
     Died {
         /// The sessions.
@@ -131,6 +136,8 @@ pub struct Driver {
     armed: AtomicU64,
     rearm: Notify,
     idle: Notify,
+    /// Stages may have gone.
+    gone: Notify,
     metrics: Arc<Metrics>,
     config: Config,
 }
@@ -156,6 +163,7 @@ impl Driver {
             armed: AtomicU64::new(u64::MAX),
             rearm: Notify::new(),
             idle: Notify::new(),
+            gone: Notify::new(),
             metrics,
             config,
         };
@@ -304,6 +312,17 @@ impl Driver {
         &self.config
     }
 
+    /// Waits until the last row of a retired stage is answered.
+    pub async fn stage_gone(&self, stage: StageId) {
+        loop {
+            let gone = self.gone.notified();
+            if self.stage_queue(stage).is_none() {
+                return;
+            }
+            gone.await;
+        }
+    }
+
     /// The clock that all times are of.
     #[must_use]
     pub fn clock(&self) -> &Clock {
@@ -420,6 +439,9 @@ impl Driver {
             let _ = sender.send(reply);
         }
         for order in out.orders {
+            if let Order::Forget { .. } = order {
+                self.gone.notify_waiters();
+            }
             if self.orders.try_send(order).is_err() {
                 tracing::error!("the pools do not keep up with the scheduler's orders");
             }

@@ -141,18 +141,18 @@ pub struct ModelMetrics {
 
 /// Why requests are refused, as the page calls it, by [`refusal_number`].
 pub(super) const REFUSALS: [&str; 8] =
-    ["requests", "rows", "bytes", "waiters", "deadline", "draining", "no_stage", "queue"];
+    ["requests", "rows", "queue", "bytes", "waiters", "deadline", "draining", "no_stage"];
 
 const fn refusal_number(refusal: &Refusal) -> usize {
     match refusal {
         Refusal::Requests { .. } => 0,
         Refusal::Rows { .. } => 1,
-        Refusal::Bytes { .. } => 2,
-        Refusal::Waiters { .. } => 3,
-        Refusal::Infeasible { .. } => 4,
-        Refusal::Draining => 5,
-        Refusal::NoStage => 6,
-        Refusal::Queue { .. } => 7,
+        Refusal::Queue { .. } => 2,
+        Refusal::Bytes { .. } => 3,
+        Refusal::Waiters { .. } => 4,
+        Refusal::Infeasible { .. } => 5,
+        Refusal::Draining => 6,
+        Refusal::NoStage => 7,
     }
 }
 

@@ -10,6 +10,7 @@
 mod crash;
 mod daemon;
 mod real;
+mod reload;
 mod serve;
 mod sim;
 mod storm;

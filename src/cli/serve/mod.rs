@@ -17,6 +17,7 @@ use crate::engine::onnx::{SessionOptions, Tuning};
 use crate::engine::{cores, runtime};
 use crate::id::DeviceId;
 use crate::model::settings;
+use crate::repository::{self, control::Control};
 use crate::sched::config::Config;
 use crate::server::Limits;
 use crate::server::regions::RegionLimits;
@@ -58,7 +59,7 @@ impl ServeArgs {
     pub fn plan(&self) -> Result<Plan, String> {
         let (places, bounds) = (&self.places, &self.bounds);
         Ok(Plan {
-            models: places.models.clone(),
+            repository: self.repository()?,
             socket: places.socket.clone(),
             listen: places.listen.clone(),
             work_dir: self.running.work_dir.clone().unwrap_or_else(work_dir),
@@ -78,6 +79,16 @@ impl ServeArgs {
             },
             timeout: (bounds.timeout_ms > 0).then(|| Duration::from_millis(bounds.timeout_ms)),
             drain_timeout: Duration::from_secs(bounds.drain_timeout_s),
+        })
+    }
+
+    fn repository(&self) -> Result<repository::Options, String> {
+        let Places { models, model_control_mode, load_model, .. } = &self.places;
+        Ok(repository::Options {
+            root: models.clone(),
+            control: Control::new(*model_control_mode, load_model)?,
+            // A load keeps a core busy; the others serve meanwhile.
+            loads: (cores::available() / 2).max(1),
         })
     }
 

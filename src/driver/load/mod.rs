@@ -112,6 +112,14 @@ impl Loader {
         self.pools.workers()
     }
 
+    /// A new folder beside the private copies; it goes when it is dropped.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn folder(&self, prefix: &str) -> std::io::Result<tempfile::TempDir> {
+        self.stash.folder(prefix)
+    }
+
     /// Loads one version and lets it serve; unless it has the very content and settings of `current`.
     ///
     /// # Errors

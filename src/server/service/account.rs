@@ -122,7 +122,7 @@ impl Account<'_> {
         let took = now.since(self.start);
         self.count(seen, answer, now, took);
         self.line(id, seen.word(), took, Some(seen));
-        self.service.trace(self.spec, id, took);
+        self.service.trace(self.spec, id, took, seen.phases);
         if let Err(error) = answer {
             self.warn(id, seen, error, now);
         }

@@ -2,7 +2,6 @@
 
 mod account;
 mod classes;
-mod gaps;
 mod models;
 mod observe;
 mod regions;
@@ -64,9 +63,9 @@ pub struct Service {
     driver: Arc<Driver>,
     metrics: Arc<Metrics>,
     repository: Arc<Repository>,
-    refusals: Refusals,
     regions: Regions,
     settings: settings::Settings,
+    refusals: Refusals,
     draining: AtomicBool,
     timeout: Option<Duration>,
 }
@@ -85,9 +84,9 @@ impl Service {
             driver,
             metrics,
             repository,
-            refusals: Refusals::default(),
             regions,
             settings: settings::Settings::default(),
+            refusals: Refusals::default(),
             draining: AtomicBool::new(false),
             timeout,
         }

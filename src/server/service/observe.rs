@@ -56,7 +56,7 @@ impl Service {
         });
         let model_stats = wanted.filter_map(|(.., state)| match state {
             State::Ready(spec) => Some(spec.counts.statistics(epoch)),
-            State::Loading | State::Unavailable(_) => None,
+            State::Loading | State::Unloading | State::Absent(_) | State::Unavailable(_) => None,
         });
         Ok(ModelStatisticsResponse { model_stats: model_stats.collect() })
     }
@@ -111,6 +111,10 @@ impl Service {
         match state {
             State::Ready(spec) => self.ready_status(bare, spec),
             State::Loading => ModelStatus { state: "loading".to_owned(), ..bare },
+            State::Unloading => ModelStatus { state: "unloading".to_owned(), ..bare },
+            State::Absent(why) => {
+                ModelStatus { state: "absent".to_owned(), reason: (*why).to_owned(), ..bare }
+            }
             State::Unavailable(why) => {
                 ModelStatus { state: "unavailable".to_owned(), reason: why.clone(), ..bare }
             }
