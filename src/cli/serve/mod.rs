@@ -8,7 +8,7 @@ mod origin;
 mod tests;
 mod values;
 
-pub use flags::{Bounds, Places, Running, Sharing};
+pub use flags::{Bounds, Logging, Places, Running, Sharing};
 pub use given::{Given, given};
 
 use crate::daemon::Plan;
@@ -29,8 +29,7 @@ use std::time::Duration;
 pub const AFTER_HELP: &str = "\
 Every setting is a flag (--rows-max), a variable (GRAFTD_ROWS_MAX) and a key of the configuration
 file (rows_max). A flag is stronger than a variable, a variable than the file, the file than the
-default; --print-config shows what holds. Sizes are bytes, or 64K, 512M, 2G. RUST_LOG sets what is
-logged: error, warn, info (the default) or debug.
+default; --print-config shows what holds. Sizes are bytes, or 64K, 512M, 2G.
 
 SIGHUP looks at the models again; SIGTERM finishes what was accepted and ends.";
 
@@ -49,6 +48,9 @@ pub struct ServeArgs {
     /// What is too much.
     #[command(flatten)]
     pub bounds: Bounds,
+    /// Lines for people and machines.
+    #[command(flatten)]
+    pub logging: Logging,
 }
 
 impl ServeArgs {
