@@ -138,6 +138,11 @@ impl Daemon {
         Ok(Self { plan, service, driver, repository, front, phases, _socket: socket })
     }
 
+    /// Says where to learn how many lines of the log were dropped.
+    pub fn count_lost_lines(&self, lost: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.service.counts().set_lost_lines(lost);
+    }
+
     /// Serves until told to stop; then answers what was accepted.
     pub async fn run(&self, signals: Signals) {
         let Signals { mut terminate, mut interrupt, mut hangup } = signals;
