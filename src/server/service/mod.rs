@@ -3,6 +3,7 @@
 mod gaps;
 mod models;
 mod settings;
+pub mod status;
 
 use super::rights::Peer;
 use crate::driver::{Call, Driver, Reply, Route};
