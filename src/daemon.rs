@@ -8,6 +8,7 @@ use crate::model::State;
 use crate::model::stash::Stash;
 use crate::repository::{Repository, Served};
 use crate::sched::config::Config;
+use crate::server::regions::{RegionLimits, Regions};
 use crate::server::service::Service;
 use crate::server::socket::SocketFile;
 use crate::server::{Front, Limits};
@@ -36,6 +37,8 @@ pub struct Plan {
     pub load: LoadConfig,
     /// The front door's limits.
     pub limits: Limits,
+    /// What callers may do with shared memory.
+    pub regions: RegionLimits,
     /// How long a request waits that does not say.
     pub timeout: Option<Duration>,
     /// How long accepted requests may take once the daemon is told to stop.
@@ -76,8 +79,10 @@ impl Daemon {
         let loader = Loader::new(driver.clone(), pools.clone(), stash, plan.load.clone());
         let loader = Arc::new(loader);
         let repository = Repository::new(plan.models.clone(), driver.clone(), loader, served);
+        let regions = Regions::new(plan.regions);
         let service =
-            Arc::new(Service::new(driver.clone(), metrics, repository.clone(), plan.timeout));
+            Service::new(driver.clone(), metrics, repository.clone(), regions, plan.timeout);
+        let service = Arc::new(service);
         let timers = driver.clone().timers();
         tokio::spawn(async {
             if let Err(error) = timers.await {

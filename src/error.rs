@@ -18,7 +18,9 @@ pub enum ErrorKind {
     MethodNotAllowed,
     /// The peer has no right to do this.
     Forbidden,
-    /// The body is larger than the limit.
+    /// The name is in use.
+    AlreadyExists,
+    /// The request is larger than a limit, and will be again.
     TooLarge,
     /// The encoding or feature is not offered.
     Unsupported,
@@ -42,11 +44,12 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, for tables that must cover them all.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::BadRequest,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::Forbidden,
+        Self::AlreadyExists,
         Self::TooLarge,
         Self::Unsupported,
         Self::Overloaded,

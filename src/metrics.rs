@@ -238,6 +238,7 @@ fn refusal_label(refusal: &Refusal) -> &'static str {
     match refusal {
         Refusal::Requests { .. } => "requests",
         Refusal::Rows { .. } => "rows",
+        Refusal::Queue { .. } => "queue",
         Refusal::Bytes { .. } => "bytes",
         Refusal::Waiters { .. } => "waiters",
         Refusal::Infeasible { .. } => "deadline",

@@ -1,5 +1,6 @@
 //! What is served: which models and versions, from which files, with which facts found at load.
 
+pub(crate) mod beneath;
 pub mod check;
 pub mod config;
 pub mod probe;
@@ -8,7 +9,7 @@ pub mod settings;
 mod spec;
 pub mod stash;
 
-pub use spec::{ModelSpec, Rows, TensorSpec};
+pub use spec::{Face, ModelSpec, Rows, TensorSpec};
 
 use crate::error::{ErrorKind, InferError};
 use std::collections::BTreeMap;

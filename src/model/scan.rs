@@ -1,8 +1,9 @@
 //! Finding models in a directory: flat `NAME.onnx` files and `NAME/VERSION/model.onnx` folders.
 //!
-//! Looks at names only. Whatever is not a model is passed over; a model whose file turns out to be broken
+//! Looks at names, and at the settings that say which versions are served. Whatever is not a model is passed over; a model whose file turns out to be broken
 //! is found here like any other and refused later, with its reason.
 
+use super::config;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -20,6 +21,18 @@ pub struct Found {
     pub version: u64,
     /// The model file.
     pub file: PathBuf,
+}
+
+impl Found {
+    /// The model's folder, which holds the version's; none for a flat file.
+    #[must_use]
+    pub fn folder(&self) -> Option<&Path> {
+        let version = self.version.to_string();
+        // The model file may be a folder itself, with the file and its weights in it.
+        let mut above = self.file.ancestors().skip(1).take(2);
+        let folder = above.find(|path| path.file_name().is_some_and(|name| *name == *version))?;
+        folder.parent().filter(|parent| parent.file_name().is_some_and(|name| *name == *self.name))
+    }
 }
 
 /// What a directory holds.
@@ -69,14 +82,29 @@ fn versions(path: &Path) -> Vec<(String, u64, PathBuf)> {
     }
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Vec::new() };
     let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
-    entries
-        .filter_map(|entry| {
-            let folder = entry.ok()?.path();
-            let version = version_number(folder.file_name()?.to_str()?)?;
-            let file = folder.join("model.onnx");
-            file.is_file().then(|| (name.to_owned(), version, file))
-        })
-        .collect()
+    let folders = entries.filter_map(|entry| {
+        let folder = entry.ok()?.path();
+        Some((version_number(folder.file_name()?.to_str()?)?, folder))
+    });
+    let folders: BTreeMap<u64, PathBuf> = folders.collect();
+    if folders.is_empty() {
+        return Vec::new();
+    }
+    let layout = config::layout(path);
+    let there = folders
+        .iter()
+        .filter_map(|(&version, folder)| Some((version, model_file(folder, &layout.filename)?)));
+    let there: BTreeMap<u64, PathBuf> = there.collect();
+    let chosen = layout.choose(there.keys().copied().collect());
+    let there = there.into_iter().filter(|(version, _)| chosen.contains(version));
+    there.map(|(version, file)| (name.to_owned(), version, file)).collect()
+}
+
+/// The model file of a version: a file of that name, or one in a folder of that name, beside its weights.
+fn model_file(folder: &Path, name: &str) -> Option<PathBuf> {
+    let file = folder.join(name);
+    let inside = file.join(config::FILENAME);
+    [file, inside].into_iter().find(|file| file.is_file())
 }
 
 /// A version folder's number: decimal, positive, without leading zeros.
@@ -107,6 +135,12 @@ mod tests {
             "flat.onnx",
             "tree/1/model.onnx",
             "tree/12/model.onnx",
+            "named/2/net.onnx",
+            "named/1/net.onnx",
+            "named/3/model.onnx",
+            "weights/7/model.onnx/model.onnx",
+            "broken/1/model.onnx",
+            "broken/2/model.onnx",
             "tree/02/model.onnx",
             "tree/latest/model.onnx",
             "tree/3/other.onnx",
@@ -120,9 +154,25 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, b"").unwrap();
         }
+        let text = "version_policy { all {} } default_model_filename: 'net.onnx'";
+        fs::write(root.path().join("named/config.pbtxt"), text).unwrap();
+        fs::write(root.path().join("broken/config.pbtxt"), "no such field").unwrap();
         let listing = scan(root.path()).unwrap();
         let found: Vec<_> = listing.found.iter().map(|f| (f.name.as_str(), f.version)).collect();
-        assert_eq!(found, [("flat", 1), ("tree", 1), ("tree", 12)]);
+        let expected = [
+            ("broken", 1),
+            ("broken", 2),
+            ("flat", 1),
+            ("named", 1),
+            ("named", 2),
+            ("tree", 12),
+            ("weights", 7),
+        ];
+        assert_eq!(found, expected);
+        for found in &listing.found {
+            let folder = (found.name != "flat").then(|| root.path().join(&found.name));
+            assert_eq!(found.folder(), folder.as_deref());
+        }
         assert_eq!(listing.refused.len(), 1, "{:?}", listing.refused);
     }
 }

@@ -18,6 +18,7 @@ pub const fn of(kind: ErrorKind) -> (u16, Code) {
         ErrorKind::NotFound => (404, Code::NotFound),
         ErrorKind::MethodNotAllowed => (405, Code::Unimplemented),
         ErrorKind::Forbidden => (403, Code::PermissionDenied),
+        ErrorKind::AlreadyExists => (409, Code::AlreadyExists),
         ErrorKind::TooLarge => (413, Code::ResourceExhausted),
         ErrorKind::Unsupported => (501, Code::Unimplemented),
         ErrorKind::Overloaded | ErrorKind::Unavailable | ErrorKind::ShuttingDown => {
@@ -72,6 +73,7 @@ mod tests {
             Code::NotFound,
             Code::PermissionDenied,
             Code::Cancelled,
+            Code::AlreadyExists,
             Code::ResourceExhausted,
         ];
         for kind in ErrorKind::ALL {

@@ -88,7 +88,7 @@ impl Repository {
     async fn load(&self, found: &Found) {
         let Found { name, version, .. } = found;
         let current = self.served.ready(name, *version);
-        match self.loader.load(found, current.as_ref().map(|spec| spec.digest)).await {
+        match self.loader.load(found, current.as_deref()).await {
             Ok(None) => {}
             Ok(Some(spec)) => {
                 tracing::info!("model {name}:{version} is ready; {}", described(&spec));

@@ -228,6 +228,13 @@ pub enum Refusal {
         /// The limit.
         limit: usize,
     },
+    /// As many rows as the stage allows wait for it.
+    Queue {
+        /// Rows that wait now.
+        held: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// The rows that wait or run hold as many bytes as allowed.
     Bytes {
         /// Bytes held now.

@@ -200,8 +200,7 @@ impl GrpcInferenceService for Grpc {
         &self,
         request: Request<proto::SystemSharedMemoryUnregisterRequest>,
     ) -> Result<Response<proto::SystemSharedMemoryUnregisterResponse>, Status> {
-        let gone = self.service.unregister_region(&self.peer, &request.into_inner());
-        gone.map_err(|e| status(&e))?;
+        self.service.unregister_region(&self.peer, &request.into_inner());
         Ok(Response::new(proto::SystemSharedMemoryUnregisterResponse {}))
     }
 

@@ -9,6 +9,7 @@ mod grpc;
 mod health;
 mod intake;
 mod reflection;
+pub mod regions;
 mod rest;
 pub mod rights;
 pub mod service;

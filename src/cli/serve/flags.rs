@@ -3,7 +3,9 @@
 //! This is the only list of settings: variables, keys of the configuration file, the table in the README and the
 //! printed configuration are all derived from it. A flag `--rows-max` is `GRAFTD_ROWS_MAX` and `rows_max`.
 
-use super::values::{batch_bytes, bytes, bytes_some, count, isolation, listen, ms_some, threads};
+use super::values::{
+    batch_bytes, bytes, bytes_some, count, isolation, listen, ms_some, switch, threads,
+};
 use crate::driver::load::Isolation;
 use crate::engine::onnx::Provider;
 use crate::model::settings::Setting;
@@ -89,8 +91,8 @@ pub struct Sharing {
     #[arg(long, value_name = "BYTES", env = "GRAFTD_BATCH_BYTES", default_value = "256M")]
     #[arg(value_parser = batch_bytes)]
     pub batch_bytes: u64,
-    /// A setting of one model: dedupe=on|off, cache=on|off, timeout_ms, max_batch_rows or
-    /// queue_delay_max_us; may be given more than once
+    /// A setting of one model: dedupe=on|off, cache=on|off, timeout_ms, max_batch_rows,
+    /// queue_delay_max_us, sessions or threads; may be given more than once
     #[arg(long, value_name = "MODEL.KEY=VALUE", env = "GRAFTD_SET", value_delimiter = ',')]
     pub set: Vec<Setting>,
     /// Run equal rows in flight each by itself
@@ -126,6 +128,19 @@ pub struct Bounds {
     #[arg(long, value_name = "N", env = "GRAFTD_CONNECTIONS_MAX", default_value = "4096")]
     #[arg(value_parser = count)]
     pub connections_max: usize,
+    /// Whether callers may hand over tensors in shared memory: on or off
+    #[arg(long, value_name = "on|off", env = "GRAFTD_SHARED_MEMORY", default_value = "on")]
+    #[arg(value_parser = switch, action = clap::ArgAction::Set)]
+    pub shared_memory: bool,
+    /// Regions of shared memory that may be registered at a time
+    #[arg(
+        long,
+        value_name = "N",
+        env = "GRAFTD_SHARED_MEMORY_REGIONS_MAX",
+        default_value = "1024"
+    )]
+    #[arg(value_parser = count)]
+    pub shared_memory_regions_max: usize,
     /// How long a request waits that names no time itself; 0 for as long as it takes
     #[arg(long, value_name = "MS", env = "GRAFTD_TIMEOUT_MS", default_value_t = 0)]
     pub timeout_ms: u64,

@@ -13,12 +13,13 @@ pub use given::{Given, given};
 
 use crate::daemon::Plan;
 use crate::driver::load::LoadConfig;
-use crate::engine::onnx::SessionOptions;
+use crate::engine::onnx::{SessionOptions, Tuning};
 use crate::engine::{cores, runtime};
 use crate::id::DeviceId;
 use crate::model::settings;
 use crate::sched::config::Config;
 use crate::server::Limits;
+use crate::server::regions::RegionLimits;
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -67,6 +68,14 @@ impl ServeArgs {
                 body_bytes_max: size(bounds.body_bytes_max),
                 connections_max: bounds.connections_max,
             },
+            regions: RegionLimits {
+                regions_max: if bounds.shared_memory {
+                    bounds.shared_memory_regions_max
+                } else {
+                    0
+                },
+                request_bytes_max: size(bounds.body_bytes_max),
+            },
             timeout: (bounds.timeout_ms > 0).then(|| Duration::from_millis(bounds.timeout_ms)),
             drain_timeout: Duration::from_secs(bounds.drain_timeout_s),
         })
@@ -100,6 +109,7 @@ impl ServeArgs {
                 fallback_cpu: running.fallback_cpu,
                 threads: running.threads,
                 lanes: running.sessions.unwrap_or(lanes),
+                tuning: Tuning::default(),
             },
             isolation: running.isolation,
             batch_bytes: size(sharing.batch_bytes),

@@ -19,6 +19,15 @@ pub(super) fn isolation(text: &str) -> Result<Isolation, String> {
     }
 }
 
+/// Something that is there or not.
+pub(super) fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("expected on or off".to_owned()),
+    }
+}
+
 /// A number of bytes, with K, M, G or T for powers of 1024.
 pub(super) fn bytes(text: &str) -> Result<u64, String> {
     const EXPECTED: &str = "expected a number of bytes such as 65536, 512M or 2G";

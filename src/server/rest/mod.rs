@@ -163,7 +163,7 @@ async fn change(
         }
         Route::Regions(Memory::System, RegionVerb::Unregister(region)) => {
             let request = SystemSharedMemoryUnregisterRequest { name: region.unwrap_or_default() };
-            service.unregister_region(peer, &request)?;
+            service.unregister_region(peer, &request);
         }
         Route::Regions(Memory::Cuda, RegionVerb::Register(region)) => {
             let request = CudaSharedMemoryRegisterRequest { name: region, ..Default::default() };

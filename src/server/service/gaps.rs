@@ -2,12 +2,7 @@
 
 use super::Service;
 use crate::error::{ErrorKind, InferError};
-use crate::proto::{
-    ModelRepositoryParameter, ModelStatisticsResponse, SystemSharedMemoryRegisterRequest,
-    SystemSharedMemoryStatusRequest, SystemSharedMemoryStatusResponse,
-    SystemSharedMemoryUnregisterRequest,
-};
-use crate::server::rights::Peer;
+use crate::proto::{ModelRepositoryParameter, ModelStatisticsResponse};
 use std::collections::BTreeMap;
 
 fn gap<T>() -> Result<T, InferError> {
@@ -33,30 +28,6 @@ impl Service {
     }
 
     pub fn unload(&self, _model: &str) -> Result<(), InferError> {
-        gap()
-    }
-
-    pub fn register_region(
-        &self,
-        _peer: &Peer,
-        _request: &SystemSharedMemoryRegisterRequest,
-    ) -> Result<(), InferError> {
-        gap()
-    }
-
-    pub fn unregister_region(
-        &self,
-        _peer: &Peer,
-        _request: &SystemSharedMemoryUnregisterRequest,
-    ) -> Result<(), InferError> {
-        gap()
-    }
-
-    pub fn region_status(
-        &self,
-        _peer: &Peer,
-        _request: &SystemSharedMemoryStatusRequest,
-    ) -> Result<SystemSharedMemoryStatusResponse, InferError> {
         gap()
     }
 }

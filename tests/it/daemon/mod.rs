@@ -19,13 +19,14 @@ use graftd::model::scan::Found;
 use graftd::model::stash::Stash;
 use graftd::model::{ModelSpec, State};
 use graftd::repository::{Repository, Served};
-use graftd::request::{InferRequest, InferResponse};
+use graftd::request::{InferRequest, InferResponse, Input, Output};
 use graftd::rows::Inputs;
 use graftd::sched::Load;
 use graftd::sched::config::Config;
+use graftd::server::regions::{RegionLimits, Regions};
 use graftd::server::rights::Peer;
 use graftd::server::service::{Context, Service};
-use graftd::tensor::{Shape, Tensor};
+use graftd::tensor::{OutputTensor, Shape, Tensor};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,8 +58,13 @@ pub(crate) fn fixture(name: &str) -> PathBuf {
 impl Settings {
     /// Two sessions of one thread, batches of up to eight rows, a short watchdog and no kept rows.
     pub(crate) fn new(library: PathBuf) -> Self {
-        let session =
-            SessionOptions { provider: Provider::Cpu, fallback_cpu: false, threads: 1, lanes: 2 };
+        let session = SessionOptions {
+            provider: Provider::Cpu,
+            fallback_cpu: false,
+            threads: 1,
+            lanes: 2,
+            tuning: Default::default(),
+        };
         let load = LoadConfig {
             program: env!("CARGO_BIN_EXE_graftd").into(),
             library,
@@ -117,7 +123,8 @@ impl Daemon {
         let served = Arc::new(Served::default());
         let root = folder.path().to_owned();
         let repository = Repository::new(root, driver.clone(), loader.clone(), served);
-        let service = Service::new(driver.clone(), metrics, repository.clone(), None);
+        let regions = Regions::new(RegionLimits { regions_max: 0, request_bytes_max: 0 });
+        let service = Service::new(driver.clone(), metrics, repository.clone(), regions, None);
         let service = Arc::new(service);
         Self {
             driver,
@@ -181,13 +188,23 @@ impl Daemon {
 }
 
 /// The request for these inputs.
-pub(crate) fn request(spec: &ModelSpec, inputs: &Inputs) -> InferRequest {
-    let tensor = |(input, spec): (&graftd::rows::InputTensor, &graftd::model::TensorSpec)| Tensor {
-        name: spec.name.clone(),
-        datatype: input.datatype,
-        shape: Shape(input.shape.clone()),
-        data: input.data.clone(),
+pub(crate) fn request(spec: &ModelSpec, inputs: &Inputs) -> InferRequest<Input> {
+    let tensor = |(input, spec): (&graftd::rows::InputTensor, &graftd::model::TensorSpec)| {
+        Input::Sent(Tensor {
+            name: spec.name.clone(),
+            datatype: input.datatype,
+            shape: Shape(input.shape.clone()),
+            data: input.data.clone(),
+        })
     };
     let inputs = inputs.tensors.iter().zip(&spec.inputs).map(tensor).collect();
     InferRequest { model: spec.name.clone(), inputs, ..InferRequest::default() }
+}
+
+/// A tensor of an answer.
+pub(crate) fn sent(output: &Output) -> &OutputTensor {
+    match output {
+        Output::Sent(tensor) => tensor,
+        Output::Shared(shared) => panic!("{shared:?} was not asked for"),
+    }
 }

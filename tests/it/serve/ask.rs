@@ -9,7 +9,7 @@ use graftd::proto::grpc_inference_service_client::GrpcInferenceServiceClient;
 use graftd::proto::infer_parameter::ParameterChoice;
 use graftd::proto::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use graftd::proto::{InferParameter, ModelInferRequest, ModelInferResponse};
-use graftd::request::Parameter;
+use graftd::request::{Input, Parameter};
 use graftd::tensor::{DataType, Shape, Tensor};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -225,8 +225,15 @@ pub(super) fn read_rest(answer: &Answer) -> Result<Got, Refused> {
         id: read.id,
         route: answer.header("graftd-route").expect("a route").to_owned(),
         rows,
-        outputs: read.inputs,
+        outputs: read.inputs.into_iter().map(sent).collect(),
     })
+}
+
+fn sent(input: Input) -> Tensor {
+    match input {
+        Input::Sent(tensor) => tensor,
+        Input::Shared(shared) => panic!("{shared:?} is not in the answer"),
+    }
 }
 
 /// Reads a gRPC answer.

@@ -2,10 +2,12 @@
 
 mod ask;
 mod catalog;
+mod classes;
 mod daemon;
 mod datatypes;
 mod life;
 mod refusals;
+mod regions;
 mod samples;
 mod sharing;
 mod verb;
