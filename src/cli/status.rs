@@ -144,7 +144,7 @@ mod tests {
         show(&mut out, &status, Path::new("graftd.sock"), Some(80)).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-        for part in ["iris  ", "a_model…", "131072", "999ms", "is unavailable: its file is gone"]
+        for part in ["iris  ", "a_mo", "…", "131072", "999ms", "is unavailable: its file is gone"]
         {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
