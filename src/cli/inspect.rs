@@ -164,7 +164,9 @@ fn is_empty(value: &Value) -> bool {
 }
 
 fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), |text| text.escape_debug().to_string())
+    let Some(text) = value.as_str() else { return value.to_string() };
+    // Names come from model files, and a terminal obeys control characters.
+    text.replace(char::is_control, "?")
 }
 
 #[cfg(test)]
