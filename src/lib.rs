@@ -15,6 +15,7 @@ pub mod reflect;
 pub mod request;
 pub mod rows;
 pub mod tensor;
+pub mod text;
 pub mod time;
 
 // Decisions.

@@ -106,7 +106,9 @@ impl Log {
 pub fn init(filter: Option<&str>, form: Form) -> Log {
     let filter = match filter {
         Some(filter) => EnvFilter::try_new(filter),
-        None => EnvFilter::try_from_default_env().map_err(|_| ()).or_else(|()| EnvFilter::try_new("info")),
+        None => EnvFilter::try_from_default_env()
+            .map_err(|_| ())
+            .or_else(|()| EnvFilter::try_new("info")),
     };
     let (filter, handle) = reload::Layer::new(filter.unwrap_or_else(|_| EnvFilter::new("info")));
     let builder = NonBlockingBuilder::default().thread_name("graftd-log");

@@ -9,6 +9,7 @@
 
 mod crash;
 mod daemon;
+mod front;
 mod real;
 mod reload;
 mod serve;

@@ -143,14 +143,6 @@ pub struct Bounds {
     #[arg(long, value_name = "BYTES", env = "GRAFTD_QUEUE_BYTES", default_value = "1G")]
     #[arg(value_parser = bytes_some)]
     pub queue_bytes: u64,
-    /// Bytes of one request's body at most
-    #[arg(long, value_name = "BYTES", env = "GRAFTD_BODY_BYTES_MAX", default_value = "256M")]
-    #[arg(value_parser = bytes_some)]
-    pub body_bytes_max: u64,
-    /// Connections at most
-    #[arg(long, value_name = "N", env = "GRAFTD_CONNECTIONS_MAX", default_value = "4096")]
-    #[arg(value_parser = count)]
-    pub connections_max: usize,
     /// Whether callers may hand over tensors in shared memory: on or off
     #[arg(long, value_name = "on|off", env = "GRAFTD_SHARED_MEMORY", default_value = "on")]
     #[arg(value_parser = switch, action = clap::ArgAction::Set)]
