@@ -7,6 +7,7 @@ mod counts;
 pub(crate) mod daemon;
 mod datatypes;
 mod life;
+mod log;
 pub(crate) mod refusals;
 mod regions;
 mod samples;
