@@ -101,8 +101,13 @@ fn thread(file: &std::path::Path) -> Side {
 }
 
 fn process(runtime: &Runtime, model: PathBuf) -> Side {
-    let session =
-        SessionOptions { provider: Provider::Cpu, fallback_cpu: false, threads: 1, lanes: 1 };
+    let session = SessionOptions {
+        provider: Provider::Cpu,
+        fallback_cpu: false,
+        threads: 1,
+        lanes: 1,
+        tuning: Default::default(),
+    };
     let geometry = Geometry { lanes: 1, area_bytes: 1 << 20 };
     let config = WorkerConfig {
         program: PathBuf::from(env!("CARGO_BIN_EXE_graftd")),

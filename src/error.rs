@@ -20,8 +20,16 @@ pub enum ErrorKind {
     MethodNotAllowed,
     /// The peer has no right to do this.
     Forbidden,
-    /// The body is larger than the limit.
+    /// The name is in use.
+    AlreadyExists,
+    /// The request is larger than a limit, and will be again.
     TooLarge,
+    /// The request's head is larger than the limit.
+    HeadersTooLarge,
+    /// The body did not come in time.
+    TooSlow,
+    /// The body is compressed in a way that is not offered.
+    UnknownCoding,
     /// The encoding or feature is not offered.
     Unsupported,
     /// A bound is reached; the same request may succeed later.
@@ -44,12 +52,16 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, for tables that must cover them all.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 18] = [
         Self::BadRequest,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::Forbidden,
+        Self::AlreadyExists,
         Self::TooLarge,
+        Self::HeadersTooLarge,
+        Self::TooSlow,
+        Self::UnknownCoding,
         Self::Unsupported,
         Self::Overloaded,
         Self::DeadlineExceeded,

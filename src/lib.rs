@@ -24,11 +24,11 @@ pub mod sched;
 // Models and engines.
 pub mod engine;
 pub mod graph;
+pub mod metrics;
 pub mod model;
 
 // Where decisions meet the world.
 pub mod driver;
-pub mod metrics;
 pub mod repository;
 
 // The front door.

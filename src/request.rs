@@ -2,8 +2,9 @@
 //!
 //! REST and gRPC decode into these and encode from these; nothing behind the codecs knows which it was.
 
-use crate::tensor::{DataType, OutputTensor, Tensor};
+use crate::tensor::{DataType, OutputTensor, Shape, Tensor};
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 /// A value of a `parameters` map.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,9 +24,62 @@ pub enum Parameter {
 /// The `parameters` of a request or an answer, by name.
 pub type Parameters = BTreeMap<String, Parameter>;
 
-/// One inference request.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct InferRequest {
+/// A part of a region of shared memory that the caller registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionSlice {
+    /// The region's name.
+    pub region: String,
+    /// Bytes from the start of the region.
+    pub offset: u64,
+    /// Bytes of the part.
+    pub byte_size: u64,
+}
+
+/// A tensor whose elements lie in shared memory, in the wire layout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedTensor {
+    /// The name of the model's input or output.
+    pub name: String,
+    /// The element type.
+    pub datatype: DataType,
+    /// The size along each axis.
+    pub shape: Shape,
+    /// Where the elements are.
+    pub slice: RegionSlice,
+}
+
+/// An input as the caller gave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Its bytes came with the request.
+    Sent(Tensor),
+    /// Its bytes are still in the caller's hands, who may change them at any time.
+    Shared(SharedTensor),
+}
+
+/// An output as the caller gets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Its bytes go with the answer.
+    Sent(OutputTensor),
+    /// Its bytes were written to shared memory.
+    Shared(SharedTensor),
+}
+
+/// An output that a caller asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestedOutput {
+    /// The output's name.
+    pub name: String,
+    /// So many of the highest elements, as text, instead of the tensor.
+    pub classes: Option<NonZeroU32>,
+    /// Where its bytes go; with the answer where there is none.
+    pub region: Option<RegionSlice>,
+}
+
+/// One inference request; its inputs are tensors, or what a codec made of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InferRequest<I = Tensor> {
     /// The model's name.
     pub model: String,
     /// The version asked for; none for the newest.
@@ -34,10 +88,32 @@ pub struct InferRequest {
     pub id: String,
     /// Request parameters, without those that only concern the encoding of the answer.
     pub parameters: Parameters,
-    /// The input tensors, in the caller's order.
-    pub inputs: Vec<Tensor>,
+    /// The inputs, in the caller's order.
+    pub inputs: Vec<I>,
     /// The outputs asked for; empty for all.
-    pub outputs: Vec<String>,
+    pub outputs: Vec<RequestedOutput>,
+}
+
+impl<I> Default for InferRequest<I> {
+    fn default() -> Self {
+        Self {
+            model: String::new(),
+            version: None,
+            id: String::new(),
+            parameters: Parameters::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+        }
+    }
+}
+
+impl<I> InferRequest<I> {
+    /// The same request with other inputs, and those that it had.
+    #[must_use]
+    pub fn with_inputs<J>(self, inputs: Vec<J>) -> (InferRequest<J>, Vec<I>) {
+        let Self { model, version, id, parameters, inputs: had, outputs } = self;
+        (InferRequest { model, version, id, parameters, inputs, outputs }, had)
+    }
 }
 
 /// One answer.
@@ -54,7 +130,7 @@ pub struct InferResponse {
     /// How the rows were answered, such as `hit=20 run=12`; for the `graftd-route` header.
     pub route: String,
     /// The output tensors, in the order asked for, or else the model's.
-    pub outputs: Vec<OutputTensor>,
+    pub outputs: Vec<Output>,
 }
 
 /// One input or output in a model's metadata.

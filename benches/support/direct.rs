@@ -21,8 +21,13 @@ pub(crate) struct Direct {
 impl Direct {
     /// Loads a model.
     pub(crate) fn load(model: &Path, threads: usize, lanes: usize) -> Self {
-        let options =
-            SessionOptions { provider: Provider::Cpu, fallback_cpu: false, threads, lanes };
+        let options = SessionOptions {
+            provider: Provider::Cpu,
+            fallback_cpu: false,
+            threads,
+            lanes,
+            tuning: Default::default(),
+        };
         let loaded = OnnxEngine::load(&super::library(), model, &options);
         let (engine, _) = loaded.unwrap_or_else(|why| panic!("{}: {why}", model.display()));
         Self { engine: Arc::new(engine), lanes }

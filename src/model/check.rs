@@ -5,10 +5,11 @@ use crate::digest;
 use crate::error::InferError;
 use crate::graph::Dim;
 use crate::id::{ClassKey, RowKey, Tenant};
-use crate::request::{InferRequest, Parameter, Parameters};
+use crate::request::{InferRequest, Parameter, Parameters, RequestedOutput};
 use crate::rows::{InputTensor, Inputs};
 use crate::sched::event::{Priority, Sharing};
-use crate::tensor::{DataType, Shape, Tensor, bytes_element_ends};
+use crate::tensor::{DataType, Tensor, bytes_element_ends};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,15 +57,23 @@ pub fn check(
 ) -> Result<Checked, InferError> {
     let options = options(&request.parameters, spec)?;
     let tensors = in_order(request, spec)?;
-    for (tensor, spec) in tensors.iter().zip(&spec.inputs) {
-        check_tensor(tensor, spec)?;
+    for (tensor, input) in tensors.iter().zip(&spec.inputs) {
+        check_tensor(tensor, input)?;
+        check_size(tensor, spec)?;
     }
-    let rows = if spec.cuts_rows() { rows(&tensors, &spec.inputs) } else { None };
+    let shapes: Vec<Cow<'_, [usize]>> =
+        tensors.iter().zip(&spec.inputs).map(|(tensor, input)| seen(tensor, input)).collect();
+    // Rows without bytes cost nothing to claim: there may be more of them than can be counted.
+    let cut = tensors.iter().zip(&spec.inputs).filter(|(_, input)| input.axis.is_some());
+    let weighs = cut.into_iter().any(|(tensor, _)| !tensor.data.is_empty());
+    let rows = if spec.cuts_rows() { rows(&shapes, &spec.inputs)? } else { None };
+    let rows = rows.filter(|_| weighs);
     let whole = rows.is_none();
     let tensors = tensors
         .into_iter()
+        .zip(shapes)
         .zip(&spec.inputs)
-        .map(|(tensor, spec)| input(tensor, spec.axis.filter(|_| !whole)))
+        .map(|((tensor, shape), spec)| input(tensor, &shape, spec.axis.filter(|_| !whole)))
         .collect::<Result<_, _>>()?;
     let inputs = Inputs { tensors, rows: rows.unwrap_or(1) };
     let (keys, class) = digest::keys(&spec.digest, tenant, &inputs);
@@ -92,7 +101,7 @@ fn options(parameters: &Parameters, spec: &ModelSpec) -> Result<Options, InferEr
         store: shared && !no_cache && !flag("no_store")?,
     };
     let timeout = Some(number("timeout")?).filter(|&us| us > 0).map(Duration::from_micros);
-    let priority = Priority::new(number("priority")?);
+    let priority = spec.queue.priority(number("priority")?);
     Ok(Options { sharing, priority, timeout, explain: flag("graftd_rows")? })
 }
 
@@ -143,7 +152,7 @@ fn in_order<'a>(
 }
 
 fn shown(spec: &TensorSpec) -> String {
-    match &spec.dims {
+    match spec.client_dims() {
         None => "of any shape".to_owned(),
         Some(_) => format!("{:?}", spec.wire_shape()).replace(' ', ""),
     }
@@ -157,7 +166,7 @@ fn check_tensor(tensor: &Tensor, spec: &TensorSpec) -> Result<(), InferError> {
             tensor.datatype, spec.datatype
         )));
     }
-    let Some(dims) = &spec.dims else { return Ok(()) };
+    let Some(dims) = spec.client_dims() else { return Ok(()) };
     let shape = &tensor.shape.0;
     let fits = |(dim, &size): (&Dim, &usize)| match dim {
         Dim::Fixed(expected) => *expected == size,
@@ -173,21 +182,47 @@ fn check_tensor(tensor: &Tensor, spec: &TensorSpec) -> Result<(), InferError> {
     Ok(())
 }
 
-/// The number of rows; none for a request that must run as it came.
-fn rows(tensors: &[&Tensor], specs: &[TensorSpec]) -> Option<usize> {
-    let batch = |(tensor, spec): (&&Tensor, &TensorSpec)| tensor.shape.0.get(spec.axis?).copied();
-    let mut counts = tensors.iter().zip(specs).filter_map(batch);
-    let rows = counts.next()?;
-    // Rows without bytes cost nothing to claim: there may be more of them than can be counted.
-    let weighs =
-        tensors.iter().zip(specs).any(|(t, spec)| spec.axis.is_some() && !t.data.is_empty());
-    // Inputs of unequal sizes may broadcast, which only the model can tell. An empty batch has no row to
-    // share or keep, but its answer still has a shape: the model gives it.
-    (rows > 0 && weighs && counts.all(|count| count == rows)).then_some(rows)
+/// Checks a batching model's rows against its limit.
+fn check_size(tensor: &Tensor, spec: &ModelSpec) -> Result<(), InferError> {
+    let (Some(limit), Some(&rows)) = (spec.request_rows_max, tensor.shape.0.first()) else {
+        return Ok(());
+    };
+    if rows <= limit {
+        return Ok(());
+    }
+    Err(InferError::bad_request(format!(
+        "input '{}' has a batch of {rows}; expected at most {limit}, the max_batch_size of model '{}'; \
+         send it in parts",
+        tensor.name, spec.name
+    )))
 }
 
-fn input(tensor: &Tensor, axis: Option<usize>) -> Result<InputTensor, InferError> {
-    let Tensor { name, datatype, shape: Shape(shape), data } = tensor;
+/// The shape as the model sees it.
+fn seen<'a>(tensor: &'a Tensor, spec: &TensorSpec) -> Cow<'a, [usize]> {
+    let shape = &tensor.shape.0;
+    let model = spec.wire.as_ref().and_then(|wire| wire.to_model(shape));
+    model.map_or(Cow::Borrowed(shape.as_slice()), Cow::Owned)
+}
+
+/// The number of rows; none for a request that must run as it came.
+fn rows(shapes: &[Cow<'_, [usize]>], specs: &[TensorSpec]) -> Result<Option<usize>, InferError> {
+    let batch = |(shape, spec): (&Cow<'_, [usize]>, &TensorSpec)| shape.get(spec.axis?).copied();
+    let counts = || shapes.iter().zip(specs).filter_map(|pair| Some((pair.1, batch(pair)?)));
+    let Some((first, rows)) = counts().max_by_key(|&(_, rows)| rows) else { return Ok(None) };
+    // What has size 1 may broadcast, which only the model can tell.
+    let unequal = |size| size != rows && size != 1 && rows != 1;
+    if let Some((other, size)) = counts().find(|&(_, size)| unequal(size)) {
+        return Err(InferError::bad_request(format!(
+            "input '{}' has {rows} rows and input '{}' has {size}; expected the same of both, or 1",
+            first.name, other.name
+        )));
+    }
+    // An empty batch has no row to share or keep, but its answer still has a shape: the model gives it.
+    Ok((rows > 0 && counts().all(|(_, size)| size == rows)).then_some(rows))
+}
+
+fn input(tensor: &Tensor, shape: &[usize], axis: Option<usize>) -> Result<InputTensor, InferError> {
+    let Tensor { name, datatype, shape: _, data } = tensor;
     let mut row_ends = Vec::new();
     if let (DataType::Bytes, Some(axis)) = (datatype, axis) {
         let wrong = |why: String| InferError::bad_request(format!("input '{name}': {why}"));
@@ -197,29 +232,39 @@ fn input(tensor: &Tensor, axis: Option<usize>) -> Result<InputTensor, InferError
         let end = |row: usize| (row * each).checked_sub(1).map_or(0, |last| ends[last]);
         row_ends = (1..=rows).map(end).collect();
     }
-    let (shape, data) = (shape.clone(), data.clone());
+    let (shape, data) = (shape.to_vec(), data.clone());
     Ok(InputTensor { datatype: *datatype, shape, axis, data, row_ends })
 }
 
 fn outputs(request: &InferRequest, spec: &ModelSpec) -> Result<Vec<usize>, InferError> {
     if request.outputs.is_empty() {
-        return Ok((0..spec.outputs.len()).collect());
+        let offered = spec.outputs.iter().enumerate().filter(|(_, output)| !output.hidden);
+        return Ok(offered.map(|(index, _)| index).collect());
     }
-    let find = |name: &String| {
-        spec.outputs.iter().position(|output| output.name == *name).ok_or_else(|| {
-            let known: Vec<&str> = spec.outputs.iter().map(|output| output.name.as_str()).collect();
-            InferError::bad_request(format!(
-                "model '{}' has no output '{name}'; its outputs are {}",
-                spec.name,
-                known.join(", ")
-            ))
-        })
+    let find = |RequestedOutput { name, .. }: &RequestedOutput| {
+        spec.outputs.iter().position(|output| output.name == *name && !output.hidden).ok_or_else(
+            || {
+                let known: Vec<&str> = spec.offered().map(|output| output.name.as_str()).collect();
+                InferError::bad_request(format!(
+                    "model '{}' has no output '{name}'; its outputs are {}",
+                    spec.name,
+                    known.join(", ")
+                ))
+            },
+        )
     };
     let wanted: Vec<usize> = request.outputs.iter().map(find).collect::<Result<_, _>>()?;
     for (place, output) in wanted.iter().enumerate() {
         if wanted[..place].contains(output) {
-            let name = &request.outputs[place];
+            let name = &spec.outputs[*output].name;
             return Err(InferError::bad_request(format!("output '{name}' was asked for twice")));
+        }
+        let port = &spec.outputs[*output];
+        if port.datatype == DataType::Bytes && request.outputs[place].classes.is_some() {
+            return Err(InferError::bad_request(format!(
+                "output '{}' is {}, which cannot be classified: texts are not higher or lower; ask for the tensor",
+                port.name, port.datatype
+            )));
         }
     }
     Ok(wanted)

@@ -15,8 +15,42 @@ pub struct Settings {
     pub timeout: Option<Duration>,
     /// Rows of one batch, at most.
     pub batch_rows_max: Option<usize>,
+    /// Batch sizes to prefer, ascending.
+    pub batch_rows_preferred: Option<Vec<usize>>,
     /// How long the oldest row may be held to fill a batch.
     pub queue_delay: Option<Duration>,
+    /// Runs at the same time.
+    pub sessions: Option<usize>,
+    /// Threads of one run.
+    pub threads: Option<usize>,
+}
+
+impl Settings {
+    /// These, and those of `lower` where these say nothing.
+    #[must_use]
+    pub fn over(self, lower: &Self) -> Self {
+        let Self {
+            dedupe,
+            cache,
+            timeout,
+            batch_rows_max,
+            batch_rows_preferred,
+            queue_delay,
+            sessions,
+            threads,
+        } = self;
+        Self {
+            dedupe: dedupe.or(lower.dedupe),
+            cache: cache.or(lower.cache),
+            timeout: timeout.or(lower.timeout),
+            batch_rows_max: batch_rows_max.or(lower.batch_rows_max),
+            batch_rows_preferred: batch_rows_preferred
+                .or_else(|| lower.batch_rows_preferred.clone()),
+            queue_delay: queue_delay.or(lower.queue_delay),
+            sessions: sessions.or(lower.sessions),
+            threads: threads.or(lower.threads),
+        }
+    }
 }
 
 /// One setting as it was typed: `MODEL.KEY=VALUE`.
@@ -33,10 +67,15 @@ enum Key {
     TimeoutMs(u64),
     MaxBatchRows(usize),
     QueueDelayMaxUs(u64),
+    Sessions(usize),
+    Threads(usize),
 }
 
-const KEYS: &str =
-    "dedupe=on|off, cache=on|off, timeout_ms=N, max_batch_rows=N, queue_delay_max_us=N";
+/// Sessions or threads past which a number is a slip of the finger.
+const COUNT_MAX: usize = 1024;
+
+const KEYS: &str = "dedupe=on|off, cache=on|off, timeout_ms=N, max_batch_rows=N, \
+                    queue_delay_max_us=N, sessions=N, threads=N";
 
 impl FromStr for Setting {
     type Err = String;
@@ -66,10 +105,17 @@ impl FromStr for Setting {
                 Key::MaxBatchRows(rows)
             }
             "queue_delay_max_us" => Key::QueueDelayMaxUs(number()?),
+            "sessions" => Key::Sessions(count(path, number()?)?),
+            "threads" => Key::Threads(count(path, number()?)?),
             other => return Err(format!("'{other}' is no key; expected one of {KEYS}")),
         };
         Ok(Self { model: model.to_owned(), key })
     }
+}
+
+fn count(path: &str, number: u64) -> Result<usize, String> {
+    let count = usize::try_from(number).ok().filter(|count| (1..=COUNT_MAX).contains(count));
+    count.ok_or_else(|| format!("{path} is {number}; expected 1 to {COUNT_MAX}"))
 }
 
 /// Puts settings together by model; the last one of a kind counts.
@@ -83,6 +129,8 @@ pub fn by_model(settings: &[Setting]) -> BTreeMap<String, Settings> {
             Key::Cache(on) => place.cache = Some(on),
             Key::TimeoutMs(ms) => place.timeout = Some(Duration::from_millis(ms)),
             Key::MaxBatchRows(rows) => place.batch_rows_max = Some(rows),
+            Key::Sessions(count) => place.sessions = Some(count),
+            Key::Threads(count) => place.threads = Some(count),
             Key::QueueDelayMaxUs(us) => place.queue_delay = Some(Duration::from_micros(us)),
         }
     }
@@ -103,11 +151,27 @@ mod tests {
         let expected = Settings { dedupe: Some(true), timeout, ..Settings::default() };
         assert_eq!(models["a.b"], expected);
         assert_eq!(models["c"].batch_rows_max, Some(4));
-        let wrong =
-            ["a", "a=1", "a.nope=1", "a.dedupe=maybe", "a.timeout_ms=-1", "a.max_batch_rows=0"];
+        let wrong = [
+            "a",
+            "a=1",
+            "a.nope=1",
+            "a.dedupe=maybe",
+            "a.timeout_ms=-1",
+            "a.max_batch_rows=0",
+            "a.sessions=0",
+            "a.threads=5000",
+        ];
         for text in wrong {
             let why = read(text).unwrap_err();
             assert!(why.contains("expected") || why.contains("at least"), "{text}: {why}");
         }
+    }
+
+    #[test]
+    fn the_upper_settings_count_and_the_lower_fill_in() {
+        let upper = Settings { cache: Some(false), threads: Some(2), ..Settings::default() };
+        let lower = Settings { cache: Some(true), sessions: Some(3), ..Settings::default() };
+        let expected = Settings { sessions: Some(3), ..upper.clone() };
+        assert_eq!(upper.over(&lower), expected);
     }
 }

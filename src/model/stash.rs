@@ -4,10 +4,11 @@
 //! leads. So the file and all it refers to are copied into a folder of our own while they are digested,
 //! and only that copy is ever loaded.
 
+use super::beneath;
 use crate::digest::StageDigest;
 use crate::graph::{self, Model};
 use bytes::Bytes;
-use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags};
+use rustix::fs::FlockOperation;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -63,15 +64,21 @@ impl Stash {
         Ok(Self { folder, _lock: lock })
     }
 
+    /// A new folder among the copies; it goes when it is dropped.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn folder(&self, prefix: &str) -> io::Result<TempDir> {
+        tempfile::Builder::new().prefix(prefix).tempdir_in(self.folder.path())
+    }
+
     /// Copies a model file and all it refers to.
     ///
     /// # Errors
     /// A sentence: what cannot be read, is no model, or leads out of the model's folder.
     pub fn copy(&self, original: &Path) -> Result<Stashed, String> {
-        let place = tempfile::Builder::new()
-            .prefix("model-")
-            .tempdir_in(self.folder.path())
-            .map_err(|error| format!("cannot make a private copy: {error}"))?;
+        let place = self.folder("model-");
+        let place = place.map_err(|error| format!("cannot make a private copy: {error}"))?;
         let bytes = fs::read(original).map_err(|error| format!("cannot be read: {error}"))?;
         let bytes = Bytes::from(bytes);
         let model = graph::read(bytes.clone()).map_err(|error| error.to_string())?;
@@ -94,15 +101,7 @@ impl Stash {
 /// Copies one file of external data that lies below the model's folder, links not followed.
 fn copy_external(folder: &Path, location: &str, place: &Path) -> Result<blake3::Hash, String> {
     let text = |error: io::Error| error.to_string();
-    let dir = File::open(folder).map_err(text)?;
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let source = rustix::fs::openat2(&dir, location, flags, Mode::empty(), resolve)
-        .map_err(|error| format!("{error}; it must be a plain file in the model's folder"))?;
-    let mut source = File::from(source);
-    if !source.metadata().map_err(text)?.is_file() {
-        return Err("is no plain file".into());
-    }
+    let mut source = beneath::open(folder, location)?;
     let target = place.join(location);
     if let Some(parent) = target.parent() {
         fs::create_dir_all(parent).map_err(text)?;

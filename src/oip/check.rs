@@ -3,8 +3,8 @@
 //! Separate from the codecs, so that REST and gRPC refuse the same things in the same words. Only
 //! the encoding is judged: the tensor against its own shape and datatype, never against a model.
 
-use crate::error::{ErrorKind, InferError};
-use crate::request::Parameter;
+use crate::error::InferError;
+use crate::request::{Parameter, RegionSlice, SharedTensor};
 use crate::tensor::{DataType, Shape, Tensor};
 use bytes::Bytes;
 
@@ -40,21 +40,6 @@ pub(super) fn request_parameter(key: &str, value: &Parameter) -> Result<Fate, In
         )));
     }
     Ok(Fate::Keep)
-}
-
-/// Refuses the tensor parameters that ask for something that is not offered.
-///
-/// `tensor` is a phrase such as `input 'IN'`.
-pub(super) fn tensor_parameter(tensor: impl Fn() -> String, key: &str) -> Result<(), InferError> {
-    let offered = match key {
-        "shared_memory_region" | "shared_memory_offset" | "shared_memory_byte_size" => {
-            "shared memory is not offered; send the bytes in the request"
-        }
-        "classification" => "classification is not offered; take the scores and sort them",
-        _ => return Ok(()),
-    };
-    let message = format!("parameter '{key}' of {}: {offered}", tensor());
-    Err(InferError::new(ErrorKind::Unsupported, message))
 }
 
 /// The error for a parameter that has the wrong type.
@@ -113,7 +98,14 @@ pub(super) fn elements(input: &str, shape: &Shape) -> Result<usize, InferError> 
 }
 
 /// A tensor whose data came as bytes, once these are known to be what shape and datatype say.
-pub(super) fn tensor(
+///
+/// # Errors
+/// `BadRequest`, naming the input, for too few or too many bytes, for elements that do not fill
+/// their tensor, and for a `BOOL` that is neither 0 nor 1.
+///
+/// # Cost
+/// Looks at every byte of `BOOL` and every length of `BYTES`; at no element of the others.
+pub fn tensor(
     name: String,
     datatype: DataType,
     shape: Shape,
@@ -160,6 +152,33 @@ pub(super) fn count_is(
     Err(InferError::bad_request(format!(
         "input '{input}': shape {shape} of {datatype} needs {expected} elements, but {count} came"
     )))
+}
+
+/// A tensor whose bytes are still in shared memory, once so many bytes can be what shape and
+/// datatype say.
+pub(super) fn shared(
+    name: String,
+    datatype: DataType,
+    shape: Shape,
+    slice: RegionSlice,
+) -> Result<SharedTensor, InferError> {
+    let elements = elements(&name, &shape)?;
+    let expected = datatype.element_bytes().map(|bytes| elements.checked_mul(bytes));
+    let given = usize::try_from(slice.byte_size).ok();
+    if let Some(expected) = expected
+        && (expected.is_none() || expected != given)
+    {
+        let expected = expected.map_or_else(
+            || "more bytes than can be counted".to_owned(),
+            |expected| format!("{expected} bytes"),
+        );
+        return Err(InferError::bad_request(format!(
+            "input '{name}': shape {shape} of {datatype} needs {expected}, but \
+             'shared_memory_byte_size' is {}",
+            slice.byte_size
+        )));
+    }
+    Ok(SharedTensor { name, datatype, shape, slice })
 }
 
 /// Counts the elements of `BYTES` data.

@@ -12,9 +12,10 @@
 
 use crate::error::InferError;
 use crate::oip::check;
+use crate::oip::placement::{self, Placement, Wanted};
 use crate::oip::status;
 use crate::proto::infer_parameter::ParameterChoice;
-use crate::proto::model_infer_request::InferInputTensor;
+use crate::proto::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use crate::proto::model_infer_response::InferOutputTensor;
 use crate::proto::model_metadata_response::TensorMetadata as TensorMetadataMessage;
 use crate::proto::{
@@ -22,10 +23,10 @@ use crate::proto::{
     ModelMetadataResponse, ModelStreamInferResponse, ServerMetadataResponse,
 };
 use crate::request::{
-    InferRequest, InferResponse, ModelMetadata, Parameter, Parameters, ServerMetadata,
-    TensorMetadata,
+    InferRequest, InferResponse, Input, ModelMetadata, Output, Parameter, Parameters, RegionSlice,
+    RequestedOutput, ServerMetadata, SharedTensor, TensorMetadata,
 };
-use crate::tensor::{DataType, OutputTensor, Shape, Tensor};
+use crate::tensor::{DataType, Shape, Tensor};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -40,35 +41,40 @@ type ParameterMessages = BTreeMap<String, InferParameter>;
 ///
 /// # Errors
 /// `BadRequest` for tensors whose contents are not what shape and datatype say, and for parameters
-/// that hold nothing or are reserved; `Unsupported` for shared memory and classification.
+/// that hold nothing, are reserved or do not go together.
 ///
 /// # Cost
 /// Raw contents are not copied, typed contents once.
-pub fn decode_infer(message: ModelInferRequest) -> Result<InferRequest, InferError> {
+pub fn decode_infer(message: ModelInferRequest) -> Result<InferRequest<Input>, InferError> {
     let parameters = request_parameters(message.parameters)?;
+    let mut places = Vec::with_capacity(message.inputs.len());
+    for input in &message.inputs {
+        places.push(input_placement(input)?);
+    }
     let raw = message.raw_input_contents;
-    if !raw.is_empty() && raw.len() != message.inputs.len() {
+    let sent = places.iter().filter(|place| place.is_none()).count();
+    if !raw.is_empty() && raw.len() != sent {
+        let shared = message.inputs.len() - sent;
+        let besides = if shared > 0 {
+            format!(" that {} not in shared memory", if sent == 1 { "is" } else { "are" })
+        } else {
+            String::new()
+        };
         return Err(InferError::bad_request(format!(
-            "raw_input_contents has {} entries for {} inputs; expected one for each, in their \
-             order",
+            "raw_input_contents has {} entries for {sent} inputs{besides}; expected one for each, \
+             in their order",
             raw.len(),
-            message.inputs.len()
         )));
     }
     let mut raw = raw.into_iter();
     let mut inputs = Vec::with_capacity(message.inputs.len());
-    for input in message.inputs {
-        inputs.push(decode_input(input, raw.next())?);
+    for (input, place) in message.inputs.into_iter().zip(places) {
+        inputs.push(match place {
+            None => Input::Sent(decode_input(input, raw.next())?),
+            Some(slice) => Input::Shared(shared_input(input, slice)?),
+        });
     }
-    let mut outputs = Vec::with_capacity(message.outputs.len());
-    for output in message.outputs {
-        for (key, value) in output.parameters {
-            let owner = || format!("output '{}'", output.name);
-            check::tensor_parameter(owner, &key)?;
-            decode_parameter(owner, &key, value)?;
-        }
-        outputs.push(output.name);
-    }
+    let outputs = message.outputs.into_iter().map(decode_output).collect::<Result<_, _>>()?;
     Ok(InferRequest {
         model: message.model_name,
         version: Some(message.model_version).filter(|version| !version.is_empty()),
@@ -85,20 +91,34 @@ pub fn decode_infer(message: ModelInferRequest) -> Result<InferRequest, InferErr
 /// Outputs of one piece are not copied, others once.
 #[must_use]
 pub fn encode_infer(response: InferResponse) -> ModelInferResponse {
-    let raw_output_contents = response.outputs.iter().map(OutputTensor::contiguous).collect();
-    let outputs = response.outputs.into_iter().map(|output| InferOutputTensor {
-        name: output.name,
-        datatype: output.datatype.name().to_owned(),
-        shape: output.shape.to_wire(),
-        parameters: ParameterMessages::new(),
-        contents: None,
-    });
+    let mut outputs = Vec::with_capacity(response.outputs.len());
+    let mut raw_output_contents = Vec::with_capacity(response.outputs.len());
+    for output in response.outputs {
+        let (name, datatype, shape, parameters, raw) = match output {
+            Output::Sent(output) => {
+                let raw = output.contiguous();
+                (output.name, output.datatype, output.shape, Parameters::new(), raw)
+            }
+            // Clients count on an entry for every output.
+            Output::Shared(SharedTensor { name, datatype, shape, slice }) => {
+                (name, datatype, shape, placement::parameters(slice), Bytes::new())
+            }
+        };
+        outputs.push(InferOutputTensor {
+            name,
+            datatype: datatype.name().to_owned(),
+            shape: shape.to_wire(),
+            parameters: encode_parameters(parameters),
+            contents: None,
+        });
+        raw_output_contents.push(raw);
+    }
     ModelInferResponse {
         model_name: response.model,
         model_version: response.version,
         id: response.id,
         parameters: encode_parameters(response.parameters),
-        outputs: outputs.collect(),
+        outputs,
         raw_output_contents,
     }
 }
@@ -219,17 +239,49 @@ fn encode_parameters(parameters: Parameters) -> ParameterMessages {
     parameters.into_iter().map(message).collect()
 }
 
+/// Where the bytes of an input are, when that is shared memory.
+fn input_placement(input: &InferInputTensor) -> Result<Option<RegionSlice>, InferError> {
+    let owner = || format!("input '{}'", input.name);
+    let mut placement = Placement::default();
+    for (key, value) in &input.parameters {
+        let value = decode_parameter(owner, key, value.clone())?;
+        placement.take(owner, key, &value)?;
+    }
+    placement.slice(owner)
+}
+
+fn decode_output(output: InferRequestedOutputTensor) -> Result<RequestedOutput, InferError> {
+    let owner = || format!("output '{}'", output.name);
+    let mut wanted = Wanted::default();
+    for (key, value) in output.parameters {
+        let value = decode_parameter(owner, &key, value)?;
+        wanted.take(owner, &key, &value)?;
+    }
+    wanted.output(output.name, false)
+}
+
+/// The datatype and shape that an input claims.
+fn header(name: &str, datatype: &str, shape: Vec<i64>) -> Result<(DataType, Shape), InferError> {
+    let datatype = check::datatype(name, datatype)?;
+    let sizes = shape.into_iter().enumerate();
+    let sizes = sizes.map(|(axis, dim)| check::dimension(name, axis, dim));
+    Ok((datatype, Shape(sizes.collect::<Result<_, _>>()?)))
+}
+
+fn shared_input(input: InferInputTensor, slice: RegionSlice) -> Result<SharedTensor, InferError> {
+    let InferInputTensor { name, datatype, shape, contents, .. } = input;
+    if contents.is_some_and(|contents| lengths(&contents).iter().any(|(_, count)| *count > 0)) {
+        return Err(InferError::bad_request(format!(
+            "input '{name}' has both contents and 'shared_memory_region'; give it one of them"
+        )));
+    }
+    let (datatype, shape) = header(&name, &datatype, shape)?;
+    check::shared(name, datatype, shape, slice)
+}
+
 fn decode_input(input: InferInputTensor, raw: Option<Bytes>) -> Result<Tensor, InferError> {
     let name = input.name;
-    for (key, value) in input.parameters {
-        let owner = || format!("input '{name}'");
-        check::tensor_parameter(owner, &key)?;
-        decode_parameter(owner, &key, value)?;
-    }
-    let datatype = check::datatype(&name, &input.datatype)?;
-    let sizes = input.shape.into_iter().enumerate();
-    let sizes = sizes.map(|(axis, dim)| check::dimension(&name, axis, dim));
-    let shape = Shape(sizes.collect::<Result<_, _>>()?);
+    let (datatype, shape) = header(&name, &input.datatype, input.shape)?;
     match (raw, input.contents) {
         (Some(data), None) => check::tensor(name, datatype, shape, data),
         (Some(_), Some(_)) => Err(InferError::bad_request(format!(

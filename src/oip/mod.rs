@@ -9,7 +9,8 @@
 //!   memory in proportion to the bytes that came, not to the sizes that they claim.
 //! - A decoded tensor holds exactly as many bytes as its shape and datatype say; a `BOOL` byte is 0
 //!   or 1; `BYTES` elements fill their tensor exactly. Whether a model wants such a tensor is not
-//!   known here.
+//!   known here. Bytes in shared memory are named and not read; whoever copies them makes the same
+//!   check of the copy, with [`tensor`].
 //! - One meaning has one decoded form, however it travelled, so that equal requests can be found
 //!   equal.
 //! - Half floats (`FP16`, `BF16`) travel as bytes only: JSON and typed gRPC contents have no form
@@ -20,5 +21,8 @@
 
 mod check;
 pub mod grpc;
+mod placement;
 pub mod rest;
 pub mod status;
+
+pub use check::tensor;

@@ -18,7 +18,11 @@ pub const fn of(kind: ErrorKind) -> (u16, Code) {
         ErrorKind::NotFound => (404, Code::NotFound),
         ErrorKind::MethodNotAllowed => (405, Code::Unimplemented),
         ErrorKind::Forbidden => (403, Code::PermissionDenied),
+        ErrorKind::AlreadyExists => (409, Code::AlreadyExists),
         ErrorKind::TooLarge => (413, Code::ResourceExhausted),
+        ErrorKind::HeadersTooLarge => (431, Code::ResourceExhausted),
+        ErrorKind::TooSlow => (408, Code::Aborted),
+        ErrorKind::UnknownCoding => (415, Code::Unimplemented),
         ErrorKind::Unsupported => (501, Code::Unimplemented),
         ErrorKind::Overloaded | ErrorKind::Unavailable | ErrorKind::ShuttingDown => {
             (503, Code::Unavailable)
@@ -72,7 +76,9 @@ mod tests {
             Code::NotFound,
             Code::PermissionDenied,
             Code::Cancelled,
+            Code::AlreadyExists,
             Code::ResourceExhausted,
+            Code::Aborted,
         ];
         for kind in ErrorKind::ALL {
             let (status, code) = of(kind);

@@ -62,6 +62,8 @@ pub struct StageConfig {
     pub batch_rows_knee: usize,
     /// Batch sizes that the user prefers, ascending; a batch is cut down to one of them if it can.
     pub batch_rows_preferred: Vec<usize>,
+    /// Rows that wait, at which more are refused; none for no bound of its own.
+    pub queue_rows_max: Option<usize>,
     /// How long the oldest row may be held to fill a batch; zero never waits.
     pub queue_delay: Duration,
     /// Equal rows in flight may become one.
@@ -77,6 +79,7 @@ impl Default for StageConfig {
             batch_rows_max: 1,
             batch_rows_knee: 1,
             batch_rows_preferred: Vec::new(),
+            queue_rows_max: None,
             queue_delay: Duration::ZERO,
             join: true,
             store: true,

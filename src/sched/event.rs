@@ -228,6 +228,13 @@ pub enum Refusal {
         /// The limit.
         limit: usize,
     },
+    /// As many rows as the stage allows wait for it.
+    Queue {
+        /// Rows that wait now.
+        held: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// The rows that wait or run hold as many bytes as allowed.
     Bytes {
         /// Bytes held now.
@@ -329,6 +336,11 @@ pub enum Action {
     Retire {
         /// The session.
         session: SessionId,
+    },
+    /// Nothing of a retired stage is left: its last row was answered.
+    Forget {
+        /// The stage.
+        stage: StageId,
     },
     /// Ask the session to end its run: it takes too long.
     Terminate {

@@ -122,6 +122,13 @@ impl Scheduler {
         if need.opens == 0 {
             return Ok(());
         }
+        let stage = &self.stages[&job.stage];
+        let held = stage.queue.rows();
+        if let Some(limit) = stage.config.queue_rows_max
+            && held >= limit
+        {
+            return Err((Refusal::Queue { held, limit }, Some(self.backlog(job))));
+        }
         // Rows in a session's hands count too: they come back to the queue if it dies.
         let (held, limit) = (self.flights.len(), self.config.rows_max);
         if held.saturating_add(need.opens) > limit {

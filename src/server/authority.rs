@@ -55,6 +55,11 @@ impl<S> Authority<S> {
         Self { inner, place: Place::Preface(0), held: Vec::new(), ready: 0 }
     }
 
+    /// The stream below.
+    pub(super) fn inner(&self) -> &S {
+        &self.inner
+    }
+
     /// Takes bytes that arrived; those that may go on at once are counted in `ready`.
     fn absorb(&mut self, bytes: &[u8]) {
         self.held.extend_from_slice(bytes);

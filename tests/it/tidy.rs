@@ -31,7 +31,7 @@ fn layers() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("sched", vec!["id", "time"]),
         ("engine", with_words(&[])),
         ("graph", vec!["tensor", "text"]),
-        ("model", with_words(&["graph", "sched"])),
+        ("model", with_words(&["graph", "metrics", "sched"])),
         ("metrics", with_words(&["sched"])),
         ("driver", with_words(&["engine", "graph", "metrics", "model", "sched"])),
         ("oip", vec!["error", "proto", "reflect", "request", "tensor"]),

@@ -3,10 +3,13 @@
 //! This is the only list of settings: variables, keys of the configuration file, the table in the README and the
 //! printed configuration are all derived from it. A flag `--rows-max` is `GRAFTD_ROWS_MAX` and `rows_max`.
 
-use super::values::{batch_bytes, bytes, bytes_some, count, isolation, listen, ms_some, threads};
+use super::values::{
+    batch_bytes, bytes, bytes_some, count, isolation, listen, ms_some, switch, threads,
+};
 use crate::driver::load::Isolation;
 use crate::engine::onnx::Provider;
 use crate::model::settings::Setting;
+use crate::repository::control::Mode;
 use clap::Args;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,7 +27,15 @@ pub struct Places {
     pub print_config: bool,
     /// Directory of models: NAME.onnx, or NAME/VERSION/model.onnx
     #[arg(long, value_name = "DIR", env = "GRAFTD_MODELS", default_value = "models")]
+    #[arg(aliases = ["model-repository", "model-store"])]
     pub models: PathBuf,
+    /// Who decides which models are served: the directory at start (none), the directory (poll), or
+    /// --load-model and administrators (explicit) [default: the directory and administrators]
+    #[arg(long, value_name = "MODE", env = "GRAFTD_MODEL_CONTROL_MODE")]
+    pub model_control_mode: Option<Mode>,
+    /// A model to load at start under --model-control-mode explicit, * for all; may be given more than once
+    #[arg(long, value_name = "NAME", env = "GRAFTD_LOAD_MODEL", value_delimiter = ',')]
+    pub load_model: Vec<String>,
     /// Unix socket to serve on
     #[arg(long, value_name = "PATH", env = "GRAFTD_SOCKET", default_value = "graftd.sock")]
     pub socket: PathBuf,
@@ -89,8 +100,8 @@ pub struct Sharing {
     #[arg(long, value_name = "BYTES", env = "GRAFTD_BATCH_BYTES", default_value = "256M")]
     #[arg(value_parser = batch_bytes)]
     pub batch_bytes: u64,
-    /// A setting of one model: dedupe=on|off, cache=on|off, timeout_ms, max_batch_rows or
-    /// queue_delay_max_us; may be given more than once
+    /// A setting of one model: dedupe=on|off, cache=on|off, timeout_ms, max_batch_rows,
+    /// queue_delay_max_us, sessions or threads; may be given more than once
     #[arg(long, value_name = "MODEL.KEY=VALUE", env = "GRAFTD_SET", value_delimiter = ',')]
     pub set: Vec<Setting>,
     /// Run equal rows in flight each by itself
@@ -118,14 +129,19 @@ pub struct Bounds {
     #[arg(long, value_name = "BYTES", env = "GRAFTD_QUEUE_BYTES", default_value = "1G")]
     #[arg(value_parser = bytes_some)]
     pub queue_bytes: u64,
-    /// Bytes of one request's body at most
-    #[arg(long, value_name = "BYTES", env = "GRAFTD_BODY_BYTES_MAX", default_value = "256M")]
-    #[arg(value_parser = bytes_some)]
-    pub body_bytes_max: u64,
-    /// Connections at most
-    #[arg(long, value_name = "N", env = "GRAFTD_CONNECTIONS_MAX", default_value = "4096")]
+    /// Whether callers may hand over tensors in shared memory: on or off
+    #[arg(long, value_name = "on|off", env = "GRAFTD_SHARED_MEMORY", default_value = "on")]
+    #[arg(value_parser = switch, action = clap::ArgAction::Set)]
+    pub shared_memory: bool,
+    /// Regions of shared memory that may be registered at a time
+    #[arg(
+        long,
+        value_name = "N",
+        env = "GRAFTD_SHARED_MEMORY_REGIONS_MAX",
+        default_value = "1024"
+    )]
     #[arg(value_parser = count)]
-    pub connections_max: usize,
+    pub shared_memory_regions_max: usize,
     /// How long a request waits that names no time itself; 0 for as long as it takes
     #[arg(long, value_name = "MS", env = "GRAFTD_TIMEOUT_MS", default_value_t = 0)]
     pub timeout_ms: u64,

@@ -1,22 +1,24 @@
 //! From a file to warm sessions: copy, judge, start, probe, measure, and only then serve.
 
+mod own;
 mod rehearsal;
 mod trial;
+mod warm;
 
+use own::Own;
 pub(super) use rehearsal::Rehearsal;
 use trial::{Probed, probe_model, sample_plan, unprobed};
 
 use super::Driver;
-use super::pool::{Pools, Recipe};
-use crate::digest::StageDigest;
+use super::pool::{Pools, Recipe, WorkerFacts};
 use crate::engine::local::{InlineLane, ThreadLane};
-use crate::engine::onnx::{OnnxEngine, Provider, SessionOptions};
+use crate::engine::onnx::{OnnxEngine, SessionOptions};
 use crate::engine::worker::{LoadOrder, StartError, Worker, WorkerConfig};
 use crate::engine::{BatchPlan, Engine, Lane};
 use crate::graph::Model;
 use crate::graph::rules::{deterministic, safe_in_process};
 use crate::id::{DeviceId, SessionId, StageId};
-use crate::model::config::{Loaded, effective};
+use crate::model::config::{Loaded, Setup, effective};
 use crate::model::probe::{self};
 use crate::model::scan::Found;
 use crate::model::settings::Settings;
@@ -104,33 +106,57 @@ impl Loader {
         Self { driver, pools, stash: Arc::new(stash), config, stages: AtomicU32::new(0) }
     }
 
-    /// Loads one version and lets it serve; unless it has the very content of `current`.
+    /// The worker processes that serve what was loaded.
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerFacts> {
+        self.pools.workers()
+    }
+
+    /// A new folder beside the private copies; it goes when it is dropped.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn folder(&self, prefix: &str) -> std::io::Result<tempfile::TempDir> {
+        self.stash.folder(prefix)
+    }
+
+    /// Loads one version and lets it serve; unless it has the very content and settings of `current`.
     ///
     /// # Errors
     /// A sentence for the operator and for whoever asks for the model.
     pub async fn load(
         &self,
         found: &Found,
-        current: Option<StageDigest>,
+        current: Option<&ModelSpec>,
     ) -> Result<Option<ModelSpec>, String> {
         // Not in place: worker processes die with the thread that started them, and a runtime's thread
         // that blocks in place may end up as one that is let go.
-        let (stash, file) = (self.stash.clone(), found.file.clone());
-        let stashed = blocking(move || stash.copy(&file)).await?;
-        if current == Some(stashed.digest) {
+        let (stash, version) = (self.stash.clone(), found.clone());
+        let read = move || Ok((Setup::read(&version)?, stash.copy(&version.file)?));
+        let (setup, stashed) = blocking(read).await?;
+        let own = Own::new(&self.config, found, setup, &stashed)?;
+        let same = |spec: &ModelSpec| spec.digest == own.digest && spec.setup == own.setup.digest;
+        if current.is_some_and(same) {
             return Ok(None);
         }
-        self.bring_up(found, stashed).await.map(Some)
+        self.bring_up(found, &own, stashed).await.map(Some)
     }
 
-    async fn bring_up(&self, found: &Found, stashed: Stashed) -> Result<ModelSpec, String> {
-        let Stashed { copy, digest, model } = &stashed;
-        let (digest, file) = (*digest, copy.file());
+    async fn bring_up(
+        &self,
+        found: &Found,
+        own: &Own,
+        stashed: Stashed,
+    ) -> Result<ModelSpec, String> {
+        let Stashed { copy, digest: _, model } = &stashed;
         let label = format!("{}:{}", found.name, found.version);
+        for note in own.notes() {
+            tracing::warn!("model {label}: its settings say what means nothing here: {note}");
+        }
         let rehearsal = Arc::new(Rehearsal::new(self.config.load_timeout));
         let (mut host, sessions, mut lanes) =
-            self.host(model, &file, &label, rehearsal.clone()).await?;
-        let mut probed = probe_model(model, &rehearsal, lanes[0].as_ref()).await;
+            self.host(own, model, (&copy.file(), &label), rehearsal.clone()).await?;
+        let mut probed = probe_model(model, &own.fitted, &rehearsal, lanes[0].as_ref()).await;
         if let Host::Worker(worker, config) = &host
             && worker.has_ended()
         {
@@ -138,48 +164,49 @@ impl Loader {
             // nothing more is tried on it.
             let why =
                 "a made-up row ended its worker process, so rows could not be tried".to_owned();
-            probed = Probed { rows: Rows::Whole { why }, sample: None, ..unprobed(model) };
+            probed = Probed { rows: Rows::Whole { why }, sample: None, ..unprobed(&own.fitted) };
             let config = config.clone();
             let worker = Worker::start(&config, &sessions, rehearsal.clone()).await;
             let worker = worker.map_err(|error| error.to_string())?;
             lanes = worker.lanes();
             host = Host::Worker(Box::new(worker), config);
         }
-        let settings = self.config.models.get(&found.name).cloned().unwrap_or_default();
-        let times = self.measure(&settings, &probed, &rehearsal, lanes[0].as_ref()).await;
+        let times = self.measure(own, &probed, &rehearsal, lanes[0].as_ref()).await;
         let stage = StageId(self.stages.fetch_add(1, Ordering::Relaxed));
-        let mut spec = self.spec(found, stage, digest, model, &probed, &times, &host);
+        let mut spec = self.spec(found, stage, own, model, &probed, &times, &host);
         let config = self.stage_config(&spec, &times);
-        spec.config = Arc::new(effective(None, &self.loaded(&spec, &config)));
-        let warm = warm_plans(&probed, &spec, &times, config.batch_rows_max);
+        spec.config = Arc::new(effective(own.setup.config.as_ref(), &loaded(own, &spec, &config)));
+        let warm = warm::plans(&probed, &spec, &times, config.batch_rows_max);
         for lane in &lanes {
             for plan in &warm {
                 // What could be tried was tried above; a warm-up that fails now is no reason to refuse.
                 let _ = rehearsal.run(lane.as_ref(), plan).await;
             }
         }
+        warm::declared(own, &spec, &rehearsal, &lanes).await?;
         self.driver.event(Event::StageUp { stage, config });
-        self.serve(stage, (host, sessions), warm, &times, stashed.copy)?;
+        let slots = u32::try_from(own.session.threads.max(1)).unwrap_or(1);
+        self.serve((stage, slots), (host, sessions), warm, &times, stashed.copy)?;
         Ok(spec)
     }
 
     /// Starts whatever runs the model, trying again where its process dies.
     async fn host(
         &self,
+        own: &Own,
         model: &Model,
-        file: &std::path::Path,
-        label: &str,
+        (file, label): (&std::path::Path, &str),
         rehearsal: Arc<Rehearsal>,
     ) -> Result<(Host, Vec<SessionId>, Vec<Arc<dyn Lane>>), String> {
         let sessions: Vec<SessionId> =
-            (0..self.config.session.lanes.max(1)).map(|_| self.driver.session()).collect();
+            (0..own.session.lanes).map(|_| self.driver.session()).collect();
         let in_daemon = match self.config.isolation {
             Isolation::Worker => false,
             Isolation::Auto => safe_in_process(model).is_ok(),
             Isolation::None => true,
         };
         if in_daemon {
-            let LoadConfig { library, session, .. } = self.config.clone();
+            let (library, session) = (self.config.library.clone(), own.session.clone());
             let file = file.to_owned();
             let (engine, warnings) =
                 blocking(move || OnnxEngine::load(&library, &file, &session)).await?;
@@ -188,7 +215,7 @@ impl Loader {
             let lane = InlineLane { session: sessions[0], number: 0, engine: engine.clone() };
             return Ok((Host::Daemon(engine), sessions, vec![Arc::new(lane)]));
         }
-        let config = self.worker_config(file, label);
+        let config = self.worker_config(own, file, label);
         let mut tries = 1;
         let worker = loop {
             match Worker::start(&config, &sessions, rehearsal.clone()).await {
@@ -205,18 +232,16 @@ impl Loader {
         Ok((Host::Worker(Box::new(worker), config), sessions, lanes))
     }
 
-    fn worker_config(&self, file: &std::path::Path, label: &str) -> WorkerConfig {
-        let LoadConfig { program, library, session, batch_bytes, load_timeout, .. } = &self.config;
-        let geometry = crate::engine::worker::Geometry {
-            lanes: session.lanes.max(1),
-            area_bytes: *batch_bytes,
-        };
+    fn worker_config(&self, own: &Own, file: &std::path::Path, label: &str) -> WorkerConfig {
+        let LoadConfig { program, library, batch_bytes, load_timeout, .. } = &self.config;
+        let geometry =
+            crate::engine::worker::Geometry { lanes: own.session.lanes, area_bytes: *batch_bytes };
         WorkerConfig {
             program: program.clone(),
             order: LoadOrder {
                 library: library.clone(),
                 model: file.to_owned(),
-                session: session.clone(),
+                session: own.session.clone(),
                 geometry,
             },
             load_timeout: *load_timeout,
@@ -227,15 +252,16 @@ impl Loader {
     /// Times batches of growing size until larger ones stop helping.
     async fn measure(
         &self,
-        settings: &Settings,
+        own: &Own,
         probed: &Probed,
         rehearsal: &Rehearsal,
         lane: &dyn Lane,
     ) -> Vec<(usize, u64)> {
         let Some(sample) = probed.sample else { return Vec::new() };
         let limit = if matches!(probed.rows, Rows::Independent { .. }) { 64 } else { 1 };
-        let set = settings.batch_rows_max.or(self.config.batch_rows_max);
-        let limit = set.unwrap_or(limit).min(limit);
+        let set = own.settings.batch_rows_max.or(self.config.batch_rows_max);
+        let declared = own.setup.request_rows_max();
+        let limit = set.unwrap_or(limit).min(limit).min(declared.unwrap_or(limit));
         let mut times: Vec<(usize, u64)> = Vec::new();
         let mut rows = 1;
         while rows <= limit {
@@ -256,14 +282,20 @@ impl Loader {
     fn stage_config(&self, spec: &ModelSpec, times: &[(usize, u64)]) -> StageConfig {
         let (knee, top) = probe::knee(times);
         let set = spec.settings.batch_rows_max.or(self.config.batch_rows_max);
+        let preferred = spec.settings.batch_rows_preferred.as_ref();
+        let preferred = preferred.unwrap_or(&self.config.batch_rows_preferred);
+        // Who prefers a size wants batches of it, whatever was measured.
+        let top = top.max(preferred.last().copied().unwrap_or(1));
         let batch_rows_max = if spec.cuts_rows() { set.unwrap_or(top) } else { 1 };
+        let batch_rows_max = batch_rows_max.min(spec.request_rows_max.unwrap_or(batch_rows_max));
         let shared = spec.unshared.is_none();
-        let preferred = self.config.batch_rows_preferred.iter().copied();
+        let preferred = preferred.iter().copied();
         StageConfig {
             device: DeviceId(0),
             batch_rows_max: batch_rows_max.max(1),
             batch_rows_knee: knee.min(batch_rows_max).max(1),
             batch_rows_preferred: preferred.filter(|&rows| rows <= batch_rows_max).collect(),
+            queue_rows_max: spec.queue.rows_max,
             queue_delay: spec.settings.queue_delay.unwrap_or(self.config.queue_delay),
             join: spec.settings.dedupe.unwrap_or(self.config.join) && shared,
             store: spec.settings.cache.unwrap_or(true) && shared,
@@ -275,7 +307,7 @@ impl Loader {
         &self,
         found: &Found,
         stage: StageId,
-        digest: StageDigest,
+        own: &Own,
         model: &Model,
         probed: &Probed,
         times: &[(usize, u64)],
@@ -286,7 +318,7 @@ impl Loader {
         let mut note = |key: &str, value: String| {
             findings.insert(format!("graftd.{key}"), value);
         };
-        note("digest", digest.to_string());
+        note("digest", own.digest.to_string());
         match &probed.rows {
             Rows::Independent { how } => note("rows", format!("independent: {how}")),
             Rows::Whole { why } => note("rows", format!("requests run as they come: {why}")),
@@ -298,6 +330,10 @@ impl Loader {
                 .clone()
                 .map_or_else(|| "equal rows are shared".into(), |why| format!("off: {why}")),
         );
+        let ignored = own.notes();
+        if !ignored.is_empty() {
+            note("config_ignored", ignored.join("; "));
+        }
         if !times.is_empty() {
             let shown = times.iter().map(|(rows, ns)| format!("{rows}: {} us", ns / 1000));
             note("batch_times", shown.collect::<Vec<_>>().join(", "));
@@ -314,8 +350,11 @@ impl Loader {
             version: found.version,
             versions: vec![found.version],
             stage,
-            digest,
-            settings: self.config.models.get(&found.name).cloned().unwrap_or_default(),
+            digest: own.digest,
+            settings: own.settings.clone(),
+            queue: own.setup.queue.clone(),
+            request_rows_max: own.setup.request_rows_max(),
+            setup: own.setup.digest,
             output_axes: axes(&probed.outputs),
             whole_axes: probed.outputs.iter().map(|_| None).collect(),
             inputs: probed.inputs.clone(),
@@ -323,31 +362,19 @@ impl Loader {
             rows: probed.rows.clone(),
             unshared,
             config: Arc::default(),
+            counts: self.driver.metrics().model(&found.name, found.version),
             findings,
-        }
-    }
-
-    fn loaded<'a>(&self, spec: &'a ModelSpec, stage: &'a StageConfig) -> Loaded<'a> {
-        Loaded {
-            name: &spec.name,
-            inputs: &spec.inputs,
-            outputs: &spec.outputs,
-            rows: &spec.rows,
-            stage,
-            sessions: self.config.session.lanes.max(1),
-            gpu: matches!(self.config.session.provider, Provider::Cuda | Provider::TensorRt),
         }
     }
 
     fn serve(
         &self,
-        stage: StageId,
+        (stage, slots): (StageId, u32),
         (host, sessions): (Host, Vec<SessionId>),
         warm: Vec<Arc<BatchPlan>>,
         times: &[(usize, u64)],
         copy: PrivateCopy,
     ) -> Result<(), String> {
-        let slots = u32::try_from(self.config.session.threads.max(1)).unwrap_or(1);
         let engine = match host {
             Host::Worker(worker, config) => {
                 self.pools.adopt(
@@ -377,6 +404,18 @@ impl Loader {
     }
 }
 
+fn loaded<'a>(own: &Own, spec: &'a ModelSpec, stage: &'a StageConfig) -> Loaded<'a> {
+    Loaded {
+        name: &spec.name,
+        inputs: &spec.inputs,
+        outputs: &spec.outputs,
+        rows: &spec.rows,
+        stage,
+        sessions: own.session.lanes,
+        gpu: own.on_gpu(),
+    }
+}
+
 /// The shortest of a few runs, which is what the batch costs when nobody disturbs it.
 async fn best_time(rehearsal: &Rehearsal, lane: &dyn Lane, plan: &Arc<BatchPlan>) -> Option<u64> {
     let clock = crate::clock::Clock::start();
@@ -391,23 +430,6 @@ async fn best_time(rehearsal: &Rehearsal, lane: &dyn Lane, plan: &Arc<BatchPlan>
         }
     }
     best
-}
-
-/// Runs at the sizes that will be used.
-fn warm_plans(
-    probed: &Probed,
-    spec: &ModelSpec,
-    times: &[(usize, u64)],
-    batch_rows_max: usize,
-) -> Vec<Arc<BatchPlan>> {
-    let Some(sample) = probed.sample else { return Vec::new() };
-    let largest = if spec.cuts_rows() { batch_rows_max } else { 1 };
-    let mut sizes: Vec<usize> = times.iter().map(|&(rows, _)| rows).collect();
-    sizes.push(largest);
-    sizes.retain(|&rows| rows <= largest);
-    sizes.sort_unstable();
-    sizes.dedup();
-    sizes.into_iter().map(|rows| sample_plan(probed, sample, rows)).collect()
 }
 
 /// Does what would hold up the runtime on a thread of its own.

@@ -4,8 +4,9 @@ use super::rehearsal::Rehearsal;
 use crate::engine::{BatchPlan, EngineError, Lane};
 use crate::graph::Model;
 use crate::graph::rules::{BatchVerdict, batch_axes};
+use crate::model::config::Fitted;
 use crate::model::probe::{self, Kind, Sample};
-use crate::model::{Rows, TensorSpec};
+use crate::model::{Face, Rows, TensorSpec};
 use crate::rows::{Block, BlockTensor, Inputs, RowValue};
 use crate::tensor::DataType;
 use std::sync::Arc;
@@ -37,13 +38,11 @@ pub(super) fn sample_plan(probed: &Probed, sample: Sample, rows: usize) -> Arc<B
     Arc::new(plan)
 }
 
-pub(super) fn unprobed(model: &Model) -> Probed {
-    let plain = |ports: &[crate::graph::Port]| {
-        ports.iter().map(|port| TensorSpec::new(port, None)).collect()
-    };
+pub(super) fn unprobed(fitted: &Fitted) -> Probed {
+    let plain = |faces: &[Face]| faces.iter().map(|face| TensorSpec::of(face, None)).collect();
     Probed {
-        inputs: plain(model.inputs()),
-        outputs: plain(model.outputs()),
+        inputs: plain(&fitted.inputs),
+        outputs: plain(&fitted.outputs),
         rows: Rows::Whole { why: "not tried".into() },
         sample: None,
         seed: 1,
@@ -53,8 +52,13 @@ pub(super) fn unprobed(model: &Model) -> Probed {
 
 /// Finds out whether rows are independent: by the graph where it is clear, and by running rows alone and
 /// beside mates of very different magnitude in any case.
-pub(super) async fn probe_model(model: &Model, rehearsal: &Rehearsal, lane: &dyn Lane) -> Probed {
-    let whole = |why: String| Probed { rows: Rows::Whole { why }, ..unprobed(model) };
+pub(super) async fn probe_model(
+    model: &Model,
+    fitted: &Fitted,
+    rehearsal: &Rehearsal,
+    lane: &dyn Lane,
+) -> Probed {
+    let whole = |why: String| Probed { rows: Rows::Whole { why }, ..unprobed(fitted) };
     let (axes, declared, how) = match batch_axes(model) {
         BatchVerdict::Independent { inputs, outputs } => {
             (inputs, Some(outputs), "every operator keeps them apart".to_owned())
@@ -72,13 +76,13 @@ pub(super) async fn probe_model(model: &Model, rehearsal: &Rehearsal, lane: &dyn
         return with_sample(whole(why), rehearsal, lane).await;
     }
     let inputs: Vec<TensorSpec> =
-        model.inputs().iter().zip(&axes).map(|(port, &axis)| TensorSpec::new(port, axis)).collect();
+        fitted.inputs.iter().zip(&axes).map(|(face, &axis)| TensorSpec::of(face, axis)).collect();
     let trial = Trial { inputs: &inputs, rehearsal, lane };
     match trial.run(declared).await {
         Ok(Tried { outputs, sample, seed, difference }) => {
-            let outputs = model.outputs().iter().zip(outputs);
+            let outputs = fitted.outputs.iter().zip(outputs);
             Probed {
-                outputs: outputs.map(|(port, axis)| TensorSpec::new(port, axis)).collect(),
+                outputs: outputs.map(|(face, axis)| TensorSpec::of(face, axis)).collect(),
                 rows: Rows::Independent { how },
                 sample: Some(sample),
                 seed,

@@ -70,6 +70,35 @@ pub struct SessionOptions {
     pub threads: usize,
     /// Runs at the same time.
     pub lanes: usize,
+    /// What a model sets for itself.
+    pub tuning: Tuning,
+}
+
+/// What a model may set for itself; the default is as for every model.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Tuning {
+    /// How far its graph is rewritten.
+    pub graph: GraphLevel,
+    /// Branches of its graph run side by side.
+    pub parallel: bool,
+    /// Threads for those branches; none for one.
+    pub inter_threads: Option<usize>,
+    /// Entries of the runtime's session configuration.
+    pub entries: Vec<(String, String)>,
+}
+
+/// How far the runtime rewrites a graph.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum GraphLevel {
+    /// Not at all.
+    Disabled,
+    /// Redundant nodes go and constants are folded.
+    Basic,
+    /// Operators are fused, too.
+    Extended,
+    /// Everything that the runtime can do.
+    #[default]
+    All,
 }
 
 /// A loaded model.
@@ -145,11 +174,19 @@ impl OnnxEngine {
 
 fn configure(builder: SessionBuilder, options: &SessionOptions) -> Result<SessionBuilder, String> {
     let threads = options.threads.max(1);
+    let Tuning { graph, parallel, inter_threads, entries } = &options.tuning;
+    let level = match graph {
+        GraphLevel::Disabled => GraphOptimizationLevel::Disable,
+        GraphLevel::Basic => GraphOptimizationLevel::Level1,
+        GraphLevel::Extended => GraphOptimizationLevel::Level2,
+        GraphLevel::All => GraphOptimizationLevel::All,
+    };
     let build = || -> Result<SessionBuilder, ort::Error> {
-        let builder = builder
-            .with_optimization_level(GraphOptimizationLevel::All)?
+        let mut builder = builder
+            .with_optimization_level(level)?
             .with_intra_threads(threads)?
-            .with_inter_threads(1)?
+            .with_inter_threads(inter_threads.unwrap_or(1))?
+            .with_parallel_execution(*parallel)?
             // A thread that waits for work must not take a core from one that has some.
             .with_intra_op_spinning(false)?
             .with_inter_op_spinning(false)?
@@ -157,6 +194,9 @@ fn configure(builder: SessionBuilder, options: &SessionOptions) -> Result<Sessio
             .with_memory_pattern(false)?
             // Errors come back as results; the runtime's own log would only repeat them.
             .with_log_level(LogLevel::Fatal)?;
+        for (key, value) in entries {
+            builder = builder.with_config_entry(key, value)?;
+        }
         Ok(builder)
     };
     build().map_err(|error| error.to_string())

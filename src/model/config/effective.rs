@@ -47,8 +47,8 @@ pub struct Loaded<'a> {
 #[must_use]
 pub fn effective(declared: Option<&ModelConfig>, loaded: &Loaded<'_>) -> ModelConfig {
     let mut config = declared.cloned().unwrap_or_default();
-    let complete = !config.input.is_empty() && !config.output.is_empty();
-    if config.max_batch_size == 0 && !complete && batches(loaded) {
+    let open = config.input.is_empty() && config.output.is_empty();
+    if config.max_batch_size == 0 && open && batches(loaded) {
         let rows = loaded.stage.batch_rows_max.max(REQUEST_ROWS);
         config.max_batch_size = i32::try_from(rows).unwrap_or(i32::MAX);
     }
@@ -66,7 +66,9 @@ pub fn effective(declared: Option<&ModelConfig>, loaded: &Loaded<'_>) -> ModelCo
     if config.default_model_filename.is_empty() {
         FILENAME.clone_into(&mut config.default_model_filename);
     }
-    if config.instance_group.is_empty() {
+    let groups = config.instance_group.iter();
+    let declared: usize = groups.map(|g| usize::try_from(g.count).unwrap_or(0).max(1)).sum();
+    if declared != loaded.sessions {
         config.instance_group = vec![instances(loaded)];
     }
     config.response_cache = Some(ModelResponseCache { enable: loaded.stage.store });
@@ -243,7 +245,7 @@ mod tests {
         );
         assert_eq!((config.max_batch_size, &config.input), (64, &declared.input));
         assert!(config.output[0].dims.is_empty());
-        // With all tensors declared, no batch size means no batch axis.
+        // With tensors declared, no batch size means no batch axis.
         let declared = ModelConfig {
             input: vec![input(&x, false)],
             output: vec![output(&x, false)],

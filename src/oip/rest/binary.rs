@@ -11,7 +11,7 @@
 
 use crate::error::InferError;
 use crate::oip::check;
-use crate::request::{InferRequest, TensorMetadata};
+use crate::request::{InferRequest, Input, TensorMetadata};
 use crate::tensor::{DataType, Shape};
 use bytes::Bytes;
 
@@ -103,7 +103,7 @@ impl RawRequest {
         self,
         inputs: &[TensorMetadata],
         batched: bool,
-    ) -> Result<(InferRequest, ReplyForm), InferError> {
+    ) -> Result<(InferRequest<Input>, ReplyForm), InferError> {
         let [input] = inputs else {
             return Err(InferError::bad_request(format!(
                 "a raw request (Inference-Header-Content-Length: 0) is one tensor, but the model \
@@ -118,7 +118,8 @@ impl RawRequest {
             None => raw_element(input, &self.body)?,
         };
         let tensor = check::tensor(input.name.clone(), input.datatype, shape, data)?;
-        let request = InferRequest { inputs: vec![tensor], ..InferRequest::default() };
+        let inputs = vec![Input::Sent(tensor)];
+        let request = InferRequest { inputs, ..InferRequest::default() };
         Ok((request, ReplyForm::all(true)))
     }
 }
@@ -193,7 +194,9 @@ mod tests {
             .complete(&[input], batched)
             .map_err(|error| error.message)?;
         assert!(form.is_binary("OUT"));
-        let tensor = request.inputs.into_iter().next().expect("one input");
+        let Some(Input::Sent(tensor)) = request.inputs.into_iter().next() else {
+            panic!("one input with its bytes");
+        };
         Ok((tensor.shape.0, tensor.data))
     }
 

@@ -15,7 +15,7 @@ use crate::oip::check;
 use std::borrow::Cow;
 
 /// Deepest nesting that is followed. No tensor has that many axes, and it bounds the stack.
-const DEPTH_MAX: usize = 100;
+pub(super) const DEPTH_MAX: usize = 100;
 
 /// Where an object or array stands: whether a member was already read.
 pub(super) struct Started(bool);
@@ -28,11 +28,18 @@ pub(super) struct Reader<'a> {
     at: usize,
     /// Objects and arrays that are open here.
     depth: usize,
+    depth_max: usize,
 }
 
 impl<'a> Reader<'a> {
+    #[cfg(test)]
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, at: 0, depth: 0 }
+        Self::within(text, DEPTH_MAX)
+    }
+
+    /// A reader that follows nesting so deep, and never deeper than [`DEPTH_MAX`].
+    pub(super) fn within(text: &'a str, depth_max: usize) -> Self {
+        Self { text, at: 0, depth: 0, depth_max: depth_max.min(DEPTH_MAX) }
     }
 
     /// Opens an object; `what` names it in the error for anything else.
@@ -223,10 +230,11 @@ impl<'a> Reader<'a> {
             return Err(self.wrong_type(what, expected));
         }
         self.depth += 1;
-        if self.depth > DEPTH_MAX {
+        if self.depth > self.depth_max {
             return Err(InferError::bad_request(format!(
-                "the JSON of the request is nested more than {DEPTH_MAX} deep at byte {}; flatten \
-                 it",
+                "the JSON of the request is nested more than {} deep at byte {}, the limit of \
+                 --json-depth-max; flatten it",
+                self.depth_max,
                 self.at - 1
             )));
         }
@@ -397,134 +405,4 @@ impl<'a> Reader<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    /// Whether the reader takes the whole text.
-    fn reads(text: &str) -> bool {
-        let mut reader = Reader::new(text);
-        reader.skip().and_then(|()| reader.end()).is_ok()
-    }
-
-    fn one_string(text: &str) -> Option<String> {
-        Reader::new(text).string("it").ok().map(Cow::into_owned)
-    }
-
-    /// Text that is nearly JSON more often than chance would have it.
-    fn nearly_json() -> impl Strategy<Value = String> {
-        let pieces = prop::sample::select(vec![
-            "{",
-            "}",
-            "[",
-            "]",
-            ",",
-            ":",
-            "\"a\"",
-            "\"\\u00e9\"",
-            "\"\\ud83d\\ude00\"",
-            "\"\\ud800\"",
-            "\"\\x\"",
-            "\"",
-            "\\",
-            "1",
-            "-1",
-            "-0",
-            "01",
-            "1.5",
-            "1.",
-            ".5",
-            "1e5",
-            "1E+5",
-            "1e",
-            "-",
-            "+1",
-            "true",
-            "false",
-            "null",
-            "nul",
-            "truex",
-            " ",
-            "\n",
-            "\t",
-            "\u{1}",
-            "é",
-            "0x1",
-            "18446744073709551616",
-        ]);
-        prop::collection::vec(pieces, 0..12).prop_map(|pieces| pieces.concat())
-    }
-
-    proptest! {
-        #[test]
-        fn takes_what_serde_json_takes(text in nearly_json()) {
-            let theirs = match serde_json::from_str::<serde_json::Value>(&text) {
-                Ok(_) => true,
-                // A number past a double is JSON; whoever reads the number judges its range.
-                Err(error) => error.to_string().contains("number out of range")
-                    && serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok(),
-            };
-            prop_assert_eq!(reads(&text), theirs, "{:?}", text);
-        }
-
-        #[test]
-        fn strings_mean_what_serde_json_says(text in any::<String>()) {
-            let quoted = serde_json::to_string(&text).expect("a string is JSON");
-            prop_assert_eq!(one_string(&quoted), Some(text));
-        }
-
-        #[test]
-        fn escapes_mean_what_serde_json_says(codes in prop::collection::vec(any::<u16>(), 0..4)) {
-            let text: String = codes.iter().map(|code| format!("\\u{code:04X}")).collect();
-            let quoted = format!("\"{text}\"");
-            prop_assert_eq!(one_string(&quoted), serde_json::from_str::<String>(&quoted).ok());
-        }
-
-        #[test]
-        fn arbitrary_text_ends_in_a_value_or_an_error(text in any::<String>()) {
-            let _ = reads(&text);
-        }
-    }
-
-    #[test]
-    fn nesting_is_bounded() {
-        let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
-        assert!(reads(&deep(DEPTH_MAX)));
-        assert!(!reads(&deep(DEPTH_MAX + 1)));
-        assert!(!reads(&"[".repeat(1_000_000)));
-        assert!(!reads(&"{\"a\":".repeat(1_000_000)));
-    }
-
-    #[test]
-    fn bare_words_of_python_are_read() {
-        for (text, value) in
-            [("NaN", f32::NAN), ("Infinity", f32::INFINITY), (" -Infinity ", f32::NEG_INFINITY)]
-        {
-            let read = Reader::new(text).non_finite().map(f32::to_bits);
-            assert_eq!(read, Some(value.to_bits()), "{text}");
-            assert!(reads(text));
-        }
-        assert!(!reads("NaN1") && !reads("Inf") && !reads("-infinity"));
-    }
-
-    #[test]
-    fn errors_say_where_and_what() {
-        let fails = |text: &str| {
-            let mut reader = Reader::new(text);
-            let error = reader.skip().and_then(|()| reader.end()).expect_err(text);
-            error.message
-        };
-        assert_eq!(
-            fails("{\"a\":[1,2"),
-            "the JSON of the request is wrong at byte 9: expected ',' or ']', but it ends there"
-        );
-        assert_eq!(
-            fails("this is no JSON"),
-            "the JSON of the request is wrong at byte 0: expected a value, but found 'this is no JSON'"
-        );
-        assert_eq!(
-            fails("{} x"),
-            "the JSON of the request is wrong at byte 3: expected nothing more, but found 'x'"
-        );
-    }
-}
+mod tests;

@@ -4,7 +4,8 @@
 //! methods, headers and compression belong to the server; bodies here are already inflated.
 //!
 //! # Source
-//! The Open Inference Protocol's REST text, and Triton's binary tensor data extension.
+//! The Open Inference Protocol's REST text, and Triton's extensions: binary tensor data, system
+//! shared memory, classification.
 
 mod binary;
 pub mod extensions;
@@ -18,14 +19,14 @@ pub use binary::RawRequest;
 pub use response::{Encoded, encode_infer};
 
 use crate::error::InferError;
-use crate::request::InferRequest;
+use crate::request::{InferRequest, Input, RequestedOutput};
 use bytes::Bytes;
 
 /// A decoded body of an inference request. Model and version, which the path names, are left empty.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decoded {
     /// A request that is complete but for its model.
-    Request(InferRequest, ReplyForm),
+    Request(InferRequest<Input>, ReplyForm),
     /// One tensor, which only the model's metadata can name and shape.
     Raw(RawRequest),
 }
@@ -47,11 +48,11 @@ impl ReplyForm {
     }
 
     /// The form for the named outputs, `own` telling what each says of itself.
-    fn new(default: bool, names: &[String], own: &[Option<bool>]) -> Self {
+    fn new(default: bool, outputs: &[RequestedOutput], own: &[Option<bool>]) -> Self {
         let binary = own.first().copied().flatten().unwrap_or(default);
         let form = |own: &Option<bool>| own.unwrap_or(default);
-        let exceptions = names.iter().zip(own).filter(|(_, own)| form(own) != binary);
-        Self { binary, exceptions: exceptions.map(|(name, _)| name.clone()).collect() }
+        let exceptions = outputs.iter().zip(own).filter(|(_, own)| form(own) != binary);
+        Self { binary, exceptions: exceptions.map(|(output, _)| output.name.clone()).collect() }
     }
 
     /// Whether the output with this name goes as binary data.
@@ -67,12 +68,23 @@ impl ReplyForm {
 /// it the whole body is JSON; with 0 the whole body is one raw tensor.
 ///
 /// # Errors
-/// `BadRequest` for a body that is not such a request; `Unsupported` for shared memory and
-/// classification.
+/// `BadRequest` for a body that is not such a request.
 ///
 /// # Cost
 /// One walk over the JSON. Binary data is not copied.
 pub fn decode_infer(body: Bytes, header_length: Option<usize>) -> Result<Decoded, InferError> {
+    decode_infer_within(body, header_length, json::DEPTH_MAX)
+}
+
+/// The same where the JSON may be nested `depth_max` deep, but never deeper than 100.
+///
+/// # Errors
+/// As for [`decode_infer`].
+pub fn decode_infer_within(
+    body: Bytes,
+    header_length: Option<usize>,
+    depth_max: usize,
+) -> Result<Decoded, InferError> {
     if header_length == Some(0) {
         return Ok(Decoded::Raw(RawRequest::new(body)));
     }
@@ -84,7 +96,7 @@ pub fn decode_infer(body: Bytes, header_length: Option<usize>) -> Result<Decoded
     }
     let announced = tail.announced();
     let decoded = match str::from_utf8(&json) {
-        Ok(text) => request::read(text, tail),
+        Ok(text) => request::read(text, tail, depth_max),
         Err(error) => Err(InferError::bad_request(format!(
             "the JSON of the request is not UTF-8 at byte {}{}",
             error.valid_up_to(),

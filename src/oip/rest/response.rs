@@ -5,14 +5,16 @@
 //! # Invariants
 //! - JSON first, then the binary outputs in the order of the outputs, as the pieces that they came
 //!   in.
-//! - `header_length` is there exactly when an output is binary, even one without elements.
+//! - `header_length` is there exactly when an output is binary, even one without elements. What went
+//!   to shared memory is neither binary nor JSON.
 //! - An answer is whole or an error; half a document is never handed out.
 
 use super::ReplyForm;
 use super::values;
 use crate::error::{ErrorKind, InferError};
-use crate::request::{InferResponse, Parameter, Parameters};
-use crate::tensor::OutputTensor;
+use crate::oip::placement;
+use crate::request::{InferResponse, Output, Parameter, Parameters, SharedTensor};
+use crate::tensor::{DataType, OutputTensor, Shape};
 use bytes::Bytes;
 
 /// A body in pieces.
@@ -66,17 +68,26 @@ pub fn encode_infer(response: &InferResponse, form: &ReplyForm) -> Result<Encode
         if at > 0 {
             json.push(b',');
         }
-        let binary = form.is_binary(&output.name);
-        any_binary |= binary;
-        pieces += if binary { output.pieces.len() } else { 0 };
-        write_output(&mut json, output, binary)?;
+        match output {
+            Output::Sent(output) => {
+                let binary = form.is_binary(&output.name);
+                any_binary |= binary;
+                pieces += if binary { output.pieces.len() } else { 0 };
+                write_output(&mut json, output, binary)?;
+            }
+            Output::Shared(output) => write_shared(&mut json, output),
+        }
     }
     json.extend_from_slice(b"]}");
     let header_length = any_binary.then_some(json.len());
     let mut chunks = Vec::with_capacity(1 + pieces);
     chunks.push(Bytes::from(json));
-    for output in response.outputs.iter().filter(|output| form.is_binary(&output.name)) {
-        chunks.extend(output.pieces.iter().filter(|piece| !piece.is_empty()).cloned());
+    for output in &response.outputs {
+        if let Output::Sent(output) = output
+            && form.is_binary(&output.name)
+        {
+            chunks.extend(output.pieces.iter().filter(|piece| !piece.is_empty()).cloned());
+        }
     }
     Ok(Encoded { chunks, header_length })
 }
@@ -95,27 +106,41 @@ fn write_output(json: &mut Vec<u8>, output: &OutputTensor, binary: bool) -> Resu
             ),
         ));
     }
+    open_output(json, &output.name, output.datatype, &output.shape);
+    if binary {
+        json.extend_from_slice(b",\"parameters\":{\"binary_data_size\":");
+        values::integer(json, bytes);
+        json.extend_from_slice(b"}}");
+    } else {
+        json.extend_from_slice(b",\"data\":");
+        values::write(json, output)?;
+        json.push(b'}');
+    }
+    Ok(())
+}
+
+/// Writes an output whose bytes are in shared memory already.
+fn write_shared(json: &mut Vec<u8>, output: &SharedTensor) {
+    open_output(json, &output.name, output.datatype, &output.shape);
+    json.extend_from_slice(b",\"parameters\":");
+    parameters(json, &placement::parameters(output.slice.clone()));
+    json.push(b'}');
+}
+
+/// Writes what every output starts with, up to the end of its shape.
+fn open_output(json: &mut Vec<u8>, name: &str, datatype: DataType, shape: &Shape) {
     json.extend_from_slice(b"{\"name\":");
-    values::string(json, &output.name);
+    values::string(json, name);
     json.extend_from_slice(b",\"datatype\":\"");
-    json.extend_from_slice(output.datatype.name().as_bytes());
+    json.extend_from_slice(datatype.name().as_bytes());
     json.extend_from_slice(b"\",\"shape\":[");
-    for (axis, &dim) in output.shape.0.iter().enumerate() {
+    for (axis, &dim) in shape.0.iter().enumerate() {
         if axis > 0 {
             json.push(b',');
         }
         values::integer(json, dim);
     }
-    if binary {
-        json.extend_from_slice(b"],\"parameters\":{\"binary_data_size\":");
-        values::integer(json, bytes);
-        json.extend_from_slice(b"}}");
-    } else {
-        json.extend_from_slice(b"],\"data\":");
-        values::write(json, output)?;
-        json.push(b'}');
-    }
-    Ok(())
+    json.push(b']');
 }
 
 fn parameters(json: &mut Vec<u8>, parameters: &Parameters) {

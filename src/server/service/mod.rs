@@ -1,21 +1,31 @@
 //! One function per meaning; REST and gRPC are codecs around these.
 
-mod gaps;
+mod account;
+mod classes;
 mod models;
+mod observe;
+mod regions;
 mod settings;
+pub mod status;
 
+use super::regions::Regions;
 use super::rights::Peer;
 use crate::driver::{Call, Driver, Reply, Route};
 use crate::error::{ErrorKind, InferError};
 use crate::metrics::Metrics;
-use crate::model::check::{self, Checked};
-use crate::model::{Catalog, ModelSpec, State};
+use crate::model::check::{self, Checked, Options};
+use crate::model::{Catalog, ModelSpec, State, TensorSpec};
 use crate::repository::Repository;
 use crate::request::{
-    InferRequest, InferResponse, ModelMetadata, Parameter, Parameters, ServerMetadata,
+    InferRequest, InferResponse, Input, ModelMetadata, Output, Parameter, Parameters,
+    ServerMetadata,
 };
 use crate::rows::assemble;
 use crate::sched::event::{Outcome, Refusal, Tally};
+use crate::tensor::{OutputTensor, Shape};
+use crate::time::shown;
+use account::{Account, Refusals, Seen};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -31,9 +41,12 @@ const EXTENSIONS: [&str; 9] = [
     "model_repository",
     "parameters",
     "statistics",
-    "system_shared_memory",
+    SHARED_MEMORY,
     "trace",
 ];
+
+/// The one of them that can be switched off.
+const SHARED_MEMORY: &str = "system_shared_memory";
 
 /// What the transport knows of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +63,9 @@ pub struct Service {
     driver: Arc<Driver>,
     metrics: Arc<Metrics>,
     repository: Arc<Repository>,
+    regions: Regions,
     settings: settings::Settings,
+    refusals: Refusals,
     draining: AtomicBool,
     timeout: Option<Duration>,
 }
@@ -62,13 +77,16 @@ impl Service {
         driver: Arc<Driver>,
         metrics: Arc<Metrics>,
         repository: Arc<Repository>,
+        regions: Regions,
         timeout: Option<Duration>,
     ) -> Self {
         Self {
             driver,
             metrics,
             repository,
+            regions,
             settings: settings::Settings::default(),
+            refusals: Refusals::default(),
             draining: AtomicBool::new(false),
             timeout,
         }
@@ -101,8 +119,13 @@ impl Service {
         ServerMetadata {
             name: "graftd".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            extensions: EXTENSIONS.map(str::to_owned).to_vec(),
+            extensions: self.extensions(),
         }
+    }
+
+    fn extensions(&self) -> Vec<String> {
+        let there = |name: &&str| self.regions.on() || *name != SHARED_MEMORY;
+        EXTENSIONS.into_iter().filter(there).map(str::to_owned).collect()
     }
 
     /// What a model says of itself.
@@ -133,45 +156,54 @@ impl Service {
         self.catalog().find(model, version).is_ok_and(|spec| spec.cuts_rows())
     }
 
-    /// The metrics as text.
-    #[must_use]
-    pub fn metrics(&self) -> String {
-        self.metrics.text(self.driver.load())
-    }
-
     /// One inference.
     ///
     /// # Errors
     /// Whatever is wrong with the request, the model or the moment.
     pub async fn infer(
         &self,
-        request: InferRequest,
+        request: InferRequest<Input>,
+        context: Context,
+    ) -> Result<InferResponse, InferError> {
+        let (request, places) = self.take_shared(request, &context.peer).await?;
+        places.put(self.infer_tensors(request, context).await?)
+    }
+
+    async fn infer_tensors(
+        &self,
+        mut request: InferRequest,
         context: Context,
     ) -> Result<InferResponse, InferError> {
         let start = self.driver.clock().now();
+        let mut refused = None;
         // A version that is replaced between look-up and submission is looked up once more.
         for _ in 0..2 {
-            let spec = self.catalog().find(&request.model, request.version.as_deref())?.clone();
-            let checked = check::check(&request, &spec, context.peer.tenant)?;
+            let found = self.catalog().find(&request.model, request.version.as_deref()).cloned();
+            let spec = found.inspect_err(|error| self.count_unplaced(error))?;
+            let account = Account { service: self, spec: &spec, context, start };
+            let checked = check::check(&request, &spec, context.peer.tenant)
+                .inspect_err(|error| account.invalid(&request.id, error))?;
             let reply = self.driver.call(self.call(&spec, &checked, context)).await;
-            if let Outcome::Refused { refusal: Refusal::NoStage, .. } = reply.outcome {
+            if let Outcome::Refused { refusal: refusal @ Refusal::NoStage, .. } = reply.outcome {
+                refused = Some((spec, refusal));
                 continue;
             }
-            let took = self.driver.clock().now().since(start);
-            let outcome = &reply.outcome;
-            self.trace(&spec, &request.id, took);
-            self.metrics.request_ended(&spec.name, spec.version, outcome, took);
-            let rows = checked.keys.len();
-            tracing::debug!(model = %spec.name, version = spec.version, rows, took_us = took.as_micros(), "{outcome:?}");
-            return respond(request, &spec, &checked, reply);
+            let seen = Seen::new(&reply, &checked);
+            let answer = respond(&mut request, &spec, &checked, reply);
+            let id = answer.as_ref().map_or(request.id.as_str(), |answer| &answer.id);
+            account.close(id, &seen, &answer);
+            return answer;
+        }
+        if let Some((spec, refusal)) = refused {
+            spec.counts.refused(&refusal, self.driver.clock().now().since(start));
         }
         let text = format!("model '{}' is being replaced; try again", request.model);
         Err(InferError::new(ErrorKind::Unavailable, text).retry_after(Duration::from_secs(1)))
     }
 
     fn call(&self, spec: &Arc<ModelSpec>, checked: &Checked, context: Context) -> Call {
-        // Whoever names the shortest wait decides.
-        let named = [checked.options.timeout, context.timeout].into_iter().flatten().min();
+        let Options { priority, timeout: asked, .. } = checked.options;
+        let usual = spec.settings.timeout.or(self.timeout);
         Call {
             spec: spec.clone(),
             inputs: checked.inputs.clone(),
@@ -179,27 +211,34 @@ impl Service {
             class: checked.class,
             whole: checked.whole,
             sharing: checked.options.sharing,
-            priority: checked.options.priority,
-            timeout: named.or(spec.settings.timeout).or(self.timeout),
+            priority,
+            timeout: spec.queue.timeout(priority, asked, context.timeout, usual),
         }
     }
 }
 
 fn respond(
-    request: InferRequest,
+    request: &mut InferRequest,
     spec: &ModelSpec,
     checked: &Checked,
     reply: Reply,
 ) -> Result<InferResponse, InferError> {
     let tally = match reply.outcome {
         Outcome::Complete(tally) => tally,
-        other => return Err(refused(&other, spec)),
+        other => return Err(refused(&other, spec, checked)),
+    };
+    let batched = spec.config.max_batch_size > 0;
+    let formed = |(place, &index): (usize, &usize)| {
+        let (port, wanted) = (&spec.outputs[index], request.outputs.get(place));
+        let output = output(port, index, &reply)?;
+        Ok(Output::Sent(classes::formed(output, wanted, port, batched)))
     };
     let outputs = checked
         .outputs
         .iter()
-        .map(|&index| assemble(&spec.outputs[index].name, index, &reply.rows))
-        .collect::<Result<_, _>>()
+        .enumerate()
+        .map(formed)
+        .collect::<Result<_, String>>()
         .map_err(|why| InferError::new(ErrorKind::ModelFailed, why))?;
     let mut parameters = Parameters::new();
     if checked.options.explain {
@@ -212,19 +251,32 @@ fn respond(
     }
     let Tally { hit, join, run } = tally;
     Ok(InferResponse {
-        model: request.model,
+        model: std::mem::take(&mut request.model),
         version: spec.version.to_string(),
-        id: request.id,
+        id: std::mem::take(&mut request.id),
         parameters,
         route: format!("hit={hit} join={join} run={run}"),
         outputs,
     })
 }
 
+/// One output, in the shape that clients see.
+fn output(port: &TensorSpec, index: usize, reply: &Reply) -> Result<OutputTensor, String> {
+    let output = assemble(&port.name, index, &reply.rows)?;
+    let Some(wire) = &port.wire else { return Ok(output) };
+    let shape = wire.to_client(&output.shape.0).ok_or_else(|| {
+        format!("output '{}' has shape {}, which its reshape does not fit", port.name, output.shape)
+    })?;
+    Ok(OutputTensor { shape: Shape(shape), ..output })
+}
+
 /// What a caller is told whose request did not complete.
-fn refused(outcome: &Outcome, spec: &ModelSpec) -> InferError {
+fn refused(outcome: &Outcome, spec: &ModelSpec, checked: &Checked) -> InferError {
     let model = &spec.name;
     match outcome {
+        Outcome::Refused { refusal, .. } if let Some(text) = never(refusal, checked) => {
+            InferError::new(ErrorKind::TooLarge, text)
+        }
         Outcome::Refused { refusal, retry_after } => {
             let error = refusal_error(refusal, model);
             InferError { retry_after: *retry_after, ..error }
@@ -252,6 +304,25 @@ fn refused(outcome: &Outcome, spec: &ModelSpec) -> InferError {
     }
 }
 
+/// Why a refused request would be refused by an idle daemon too; none where waiting may help.
+fn never(refusal: &Refusal, checked: &Checked) -> Option<String> {
+    let rows = checked.keys.iter().collect::<BTreeSet<_>>().len();
+    let (what, flag) = match *refusal {
+        Refusal::Rows { limit, .. } if rows > limit => {
+            (format!("{rows} rows; {limit} may wait or run"), "--rows-max")
+        }
+        Refusal::Bytes { limit, .. } => {
+            let bytes = (checked.inputs.row_bytes() as u64).saturating_mul(rows as u64);
+            if bytes <= limit {
+                return None;
+            }
+            (format!("{bytes} bytes in its rows; {limit} may wait or run"), "--queue-bytes")
+        }
+        _ => return None,
+    };
+    Some(format!("the request has {what}, the limit of {flag}; send it in parts"))
+}
+
 fn refusal_error(refusal: &Refusal, model: &str) -> InferError {
     let overloaded = |text: String| InferError::new(ErrorKind::Overloaded, text);
     match refusal {
@@ -261,6 +332,9 @@ fn refusal_error(refusal: &Refusal, model: &str) -> InferError {
         Refusal::Rows { held, limit } => {
             overloaded(format!("{held} rows wait or run; the limit of --rows-max is {limit}"))
         }
+        Refusal::Queue { held, limit } => overloaded(format!(
+            "{held} rows wait for model '{model}'; its max_queue_size is {limit}"
+        )),
         Refusal::Bytes { held, limit } => overloaded(format!(
             "rows of {held} bytes wait or run; the limit of --queue-bytes is {limit}"
         )),
@@ -270,7 +344,9 @@ fn refusal_error(refusal: &Refusal, model: &str) -> InferError {
         Refusal::Infeasible { expected, left } => InferError::new(
             ErrorKind::DeadlineExceeded,
             format!(
-                "model '{model}' would need {expected:?} and the deadline is in {left:?}; not tried"
+                "model '{model}' would need {} and the deadline is in {}; not tried",
+                shown(*expected),
+                shown(*left)
             ),
         ),
         Refusal::Draining => InferError::new(

@@ -1,6 +1,6 @@
 //! Many requests at a time, each with the answer that it must get.
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, sent};
 use graftd::error::{ErrorKind, InferError};
 use graftd::model::ModelSpec;
 use graftd::request::InferResponse;
@@ -44,7 +44,7 @@ pub(super) async fn all(daemon: &Arc<Daemon>, spec: &Arc<ModelSpec>, crowd: Vec<
 fn check(answer: Result<InferResponse, InferError>, ask: &Ask) {
     match (answer, &ask.expected) {
         (Ok(answer), Ok(expected)) => {
-            assert_eq!(answer.outputs[0].contiguous(), *expected, "{:?}", ask.inputs);
+            assert_eq!(sent(&answer.outputs[0]).contiguous(), *expected, "{:?}", ask.inputs);
         }
         (Err(error), Err(kind)) => assert_eq!(error.kind, *kind, "{error}"),
         (answer, expected) => {

@@ -15,8 +15,13 @@ pub(crate) struct Oracle(Mutex<OnnxEngine>);
 
 impl Oracle {
     pub(crate) fn load(library: &Path, file: &Path) -> Self {
-        let options =
-            SessionOptions { provider: Provider::Cpu, fallback_cpu: false, threads: 1, lanes: 1 };
+        let options = SessionOptions {
+            provider: Provider::Cpu,
+            fallback_cpu: false,
+            threads: 1,
+            lanes: 1,
+            tuning: Default::default(),
+        };
         let (engine, _) = OnnxEngine::load(library, file, &options).unwrap();
         Self(Mutex::new(engine))
     }
@@ -39,7 +44,7 @@ pub(crate) fn difference(expected: &Block, found: &InferResponse) -> f64 {
         return f64::INFINITY;
     }
     let pairs = expected.tensors.iter().zip(&found.outputs);
-    pairs.map(|(expected, found)| apart(expected, found)).fold(0.0, f64::max)
+    pairs.map(|(expected, found)| apart(expected, super::sent(found))).fold(0.0, f64::max)
 }
 
 fn apart(expected: &BlockTensor, found: &OutputTensor) -> f64 {

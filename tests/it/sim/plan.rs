@@ -135,6 +135,7 @@ fn draw_stage(rng: &mut Rng, id: u32, devices: usize) -> StagePlan {
             batch_rows_max,
             batch_rows_knee: rng.count(1, batch_rows_max),
             batch_rows_preferred: preferred,
+            queue_rows_max: rng.percent(15).then(|| rng.range(1, 20) as usize),
             queue_delay: if rng.percent(60) { Duration::ZERO } else { rng.micros(200, 4_000) },
             join: rng.percent(85),
             store: rng.percent(70),

@@ -127,6 +127,15 @@ fn joining_does_not_keep_rows_of_a_stage_that_keeps_none() {
 }
 
 #[test]
+fn a_stage_whose_queue_is_full_takes_joins_and_hits_alone() {
+    let config = StageConfig { queue_rows_max: Some(2), ..StageConfig::default() };
+    let mut story = Story::new(Config::default(), config);
+    assert_eq!(refusal(&story.submit(&[1, 2, 3])), None, "as a whole, as the queue is empty");
+    assert_eq!(refusal(&story.submit(&[4])), Some(Refusal::Queue { held: 3, limit: 2 }));
+    assert_eq!(refusal(&story.submit(&[1, 3])), None, "joins wait for no place");
+}
+
+#[test]
 fn equal_rows_of_one_job_count_once_as_rows_and_each_as_a_waiter() {
     let limits = Config { rows_max: 1, flight_waiters_max: 3, ..Config::default() };
     let mut story = Story::new(limits, StageConfig::default());

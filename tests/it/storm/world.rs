@@ -235,9 +235,13 @@ fn spec(stage: StageId) -> ModelSpec {
         rows: Rows::Independent { how: "made so".into() },
         settings: graftd::model::settings::Settings::default(),
         config: Arc::default(),
+        queue: graftd::model::config::Queue::default(),
+        request_rows_max: None,
+        setup: [0; 32],
         unshared: None,
         output_axes: Arc::new([Some(0)]),
         whole_axes: Arc::new([None]),
+        counts: Arc::default(),
         findings: BTreeMap::new(),
     }
 }

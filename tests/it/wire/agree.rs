@@ -1,13 +1,14 @@
 //! One meaning, however it travels: the four encodings of a request decode alike, and answers read
 //! back as what was answered.
 
-use super::{body, decode, echo};
+use super::{body, decode, echo, sent};
 use bytes::Bytes;
 use graftd::oip::rest::ReplyForm;
 use graftd::oip::{grpc, rest};
+use graftd::proto::infer_parameter::ParameterChoice;
 use graftd::proto::model_infer_request::InferInputTensor;
-use graftd::proto::{InferTensorContents, ModelInferRequest};
-use graftd::request::InferRequest;
+use graftd::proto::{InferParameter, InferTensorContents, ModelInferRequest};
+use graftd::request::{InferRequest, Output};
 use graftd::tensor::{DataType, OutputTensor, Shape, Tensor, bytes_element_ends};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -150,7 +151,7 @@ fn over_grpc(tensor: &Tensor, raw: bool) -> InferRequest {
         raw_input_contents: raw.then(|| tensor.data.clone()).into_iter().collect(),
         ..ModelInferRequest::default()
     };
-    grpc::decode_infer(message).expect("a good request")
+    sent(grpc::decode_infer(message).expect("a good request"))
 }
 
 /// Answers with the tensor in two pieces, and reads the answer back as if it were a request.
@@ -163,6 +164,7 @@ fn answered(tensor: &Tensor, binary: bool) -> InferRequest {
         None => 0,
     };
     for output in &mut response.outputs {
+        let Output::Sent(output) = output else { panic!("an echo goes with the answer") };
         output.pieces = vec![tensor.data.slice(..cut), tensor.data.slice(cut..)];
     }
     let encoded = rest::encode_infer(&response, &ReplyForm::all(binary)).expect("an answer");
@@ -212,8 +214,6 @@ fn every_datatype_is_tried() {
 
 #[test]
 fn parameters_mean_the_same_on_both_transports() {
-    use graftd::proto::InferParameter;
-    use graftd::proto::infer_parameter::ParameterChoice;
     let choices = [
         ("a", ParameterChoice::BoolParam(true)),
         ("b", ParameterChoice::Int64Param(-7)),
@@ -229,7 +229,7 @@ fn parameters_mean_the_same_on_both_transports() {
         grpc::decode_infer(ModelInferRequest { parameters, ..ModelInferRequest::default() });
     let json = r#"{"inputs":[],"parameters":{"a":true,"b":-7,"c":7,"d":18446744073709551615,"e":2.5,"f":"x","binary_data_output":true,"triton_enable_empty_final_response":false}}"#;
     let over_rest = decode(Bytes::from_static(json.as_bytes()), None).expect("a good request").0;
-    assert_eq!(over_grpc.expect("a good request"), over_rest);
+    assert_eq!(sent(over_grpc.expect("a good request")), over_rest);
 }
 
 #[test]
@@ -257,12 +257,12 @@ fn binary_data_is_never_copied() {
 fn an_output_that_is_not_its_shape_is_a_fault_of_ours() {
     let request = InferRequest::default();
     let mut response = echo(&request);
-    response.outputs.push(OutputTensor {
+    response.outputs.push(Output::Sent(OutputTensor {
         name: "OUT".to_owned(),
         datatype: DataType::Fp32,
         shape: Shape(vec![2]),
         pieces: vec![Bytes::from_static(&[0; 4])],
-    });
+    }));
     for binary in [false, true] {
         let error =
             rest::encode_infer(&response, &ReplyForm::all(binary)).expect_err("a short output");

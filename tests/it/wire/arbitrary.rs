@@ -68,6 +68,9 @@ fn pieces() -> impl Strategy<Value = String> {
         "1e400",
         "null",
         "\"binary_data_size\":",
+        "\"shared_memory_region\":\"r\"",
+        "\"shared_memory_byte_size\":4",
+        "\"classification\":",
         "\"binary_data_output\":true",
         "{\"inputs\":[{\"name\":\"IN\",\"shape\":",
         "\\",
@@ -139,7 +142,7 @@ proptest! {
         if let Ok(message) = proto::ModelInferRequest::decode(Bytes::from(bytes))
             && let Ok(request) = grpc::decode_infer(message)
         {
-            keeps_its_promises(&request)?;
+            keeps_its_promises(&super::sent(request))?;
         }
     }
 
@@ -170,7 +173,7 @@ proptest! {
             ..proto::ModelInferRequest::default()
         };
         if let Ok(request) = grpc::decode_infer(message) {
-            keeps_its_promises(&request)?;
+            keeps_its_promises(&super::sent(request))?;
         }
     }
 }

@@ -5,7 +5,7 @@
 //! cargo test --test it golden` rewrites the sections that follow from the request; read the
 //! difference before committing it.
 
-use super::{decode, echo};
+use super::{decode, echo, sent};
 use bytes::Bytes;
 use graftd::error::InferError;
 use graftd::oip::{grpc, rest};
@@ -58,7 +58,7 @@ fn meaning(request: &InferRequest, form: impl Fn(&str) -> &'static str) -> Strin
             .expect("a string");
     }
     for output in &request.outputs {
-        writeln!(text, "output {output:?} {}", form(output)).expect("a string");
+        writeln!(text, "output {:?} {}", output.name, form(&output.name)).expect("a string");
     }
     if request.outputs.is_empty() {
         writeln!(text, "all outputs {}", form("any")).expect("a string");
@@ -92,7 +92,7 @@ fn over_rest(given: &Sections) -> Result<Sections, InferError> {
 fn over_grpc(message: &str) -> Result<Sections, InferError> {
     let message = Bytes::from(unhex(message));
     let message = proto::ModelInferRequest::decode(message).expect("a ModelInferRequest");
-    let request = grpc::decode_infer(message)?;
+    let request = sent(grpc::decode_infer(message)?);
     let answer = grpc::encode_infer(echo(&request)).encode_to_vec();
     Ok(Sections::from([
         ("meaning".to_owned(), meaning(&request, |_| "raw")),

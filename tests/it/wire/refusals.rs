@@ -139,13 +139,54 @@ fn json_inputs() {
 }
 
 #[test]
-fn what_is_not_offered_is_no_fault_of_the_request() {
+fn tensors_have_one_place_and_one_form() {
+    let input = |members: &str| {
+        format!(
+            "{{\"inputs\":[{{\"name\":\"IN\",\"shape\":[2],\"datatype\":\"INT16\",{members}}}]}}"
+        )
+    };
+    let region = "\"shared_memory_region\":\"r\",\"shared_memory_byte_size\":4";
     let table = [
-        "{\"inputs\":[{\"name\":\"IN\",\"parameters\":{\"shared_memory_region\":\"r\"}}]}",
-        "{\"inputs\":[],\"outputs\":[{\"name\":\"O\",\"parameters\":{\"classification\":1}}]}",
+        (
+            input(&format!("\"data\":[1,2],\"parameters\":{{{region}}}")),
+            "input 'IN' has both 'data' and 'shared_memory_region'; give it one of them",
+        ),
+        (
+            input(&format!("\"parameters\":{{{region},\"binary_data_size\":4}}")),
+            "input 'IN' has both 'binary_data_size' and 'shared_memory_region'; give it one",
+        ),
+        (
+            input(&format!("\"data\":[1,2],\"parameters\":{{{region},\"binary_data_size\":4}}")),
+            "input 'IN' has 'data', 'binary_data_size', 'shared_memory_region'; give it one",
+        ),
+        (
+            input("\"parameters\":{\"shared_memory_region\":\"r\"}"),
+            "input 'IN' has 'shared_memory_region' but no 'shared_memory_byte_size'",
+        ),
+        (
+            input("\"parameters\":{\"shared_memory_region\":\"r\",\"shared_memory_byte_size\":5}"),
+            "shape [2] of INT16 needs 4 bytes, but 'shared_memory_byte_size' is 5",
+        ),
+        (
+            format!(
+                "{{\"inputs\":[],\"outputs\":[{{\"name\":\"O\",\"parameters\":{{{region},\"classification\":1}}}}]}}"
+            ),
+            "output 'O' has 'shared_memory_region' and 'classification'",
+        ),
+        (
+            "{\"inputs\":[],\"outputs\":[{\"name\":\"O\",\"parameters\":{\"classification\":-1}}]}"
+                .to_owned(),
+            "parameter 'classification' of output 'O': expected a number of classes, 0 for none, but it is -1",
+        ),
+        (
+            input("\"data\":[[1],[2]]"),
+            "data of input 'IN' is nested as [2,1], but the shape is [2]",
+        ),
     ];
-    for json in table {
-        assert_eq!(rest(json).kind, ErrorKind::Unsupported, "{json}");
+    for (json, words) in table {
+        let error = rest(&json);
+        assert_eq!(error.kind, ErrorKind::BadRequest, "{json}");
+        assert!(error.message.contains(words), "{json}\n{}", error.message);
     }
 }
 
@@ -273,12 +314,45 @@ fn grpc_parameters() {
     assert!(nothing.message.starts_with("parameter 'k' of the request holds nothing; set its"));
     let reserved = refused("triton_x", Some(ParameterChoice::BoolParam(true)));
     assert!(reserved.message.contains("are reserved"));
-    let classification = InferRequestedOutputTensor {
-        name: "O".to_owned(),
-        parameters: [("classification".to_owned(), InferParameter::default())].into(),
+    let of_output = |key: &str, choice| {
+        let value = InferParameter { parameter_choice: choice };
+        let parameters = [(key.to_owned(), value)].into();
+        let output = InferRequestedOutputTensor { name: "O".to_owned(), parameters };
+        let message = ModelInferRequest { outputs: vec![output], ..ModelInferRequest::default() };
+        grpc::decode_infer(message).expect_err(key).message
     };
-    let message =
-        ModelInferRequest { outputs: vec![classification], ..ModelInferRequest::default() };
-    let error = grpc::decode_infer(message).expect_err("not offered");
-    assert_eq!(grpc::error(&error).code(), tonic::Code::Unimplemented);
+    assert!(of_output("classification", None).contains("holds nothing"));
+    let negative = of_output("classification", Some(ParameterChoice::Int64Param(-3)));
+    assert!(negative.contains("expected a number of classes, 0 for none, but it is -3"));
+    let alone = of_output("shared_memory_byte_size", Some(ParameterChoice::Int64Param(4)));
+    assert!(alone.contains("no 'shared_memory_region'"), "{alone}");
+}
+
+#[test]
+fn grpc_inputs_in_shared_memory() {
+    let shared = || InferInputTensor {
+        parameters: [
+            ("shared_memory_region", ParameterChoice::StringParam("r".to_owned())),
+            ("shared_memory_byte_size", ParameterChoice::Int64Param(4)),
+        ]
+        .map(|(key, choice)| (key.to_owned(), InferParameter { parameter_choice: Some(choice) }))
+        .into(),
+        ..raw_input("INT16", &[2])
+    };
+    let contents =
+        InferTensorContents { int_contents: vec![1, 2], ..InferTensorContents::default() };
+    let both = InferInputTensor { contents: Some(contents), ..shared() };
+    assert_eq!(
+        grpc_error(vec![both], vec![]),
+        "input 'IN' has both contents and 'shared_memory_region'; give it one of them"
+    );
+    assert_eq!(
+        grpc_error(vec![shared(), raw_input("INT8", &[1])], vec![Bytes::from_static(&[0]); 2]),
+        "raw_input_contents has 2 entries for 1 inputs that is not in shared memory; expected one for \
+         each, in their order"
+    );
+    assert_eq!(
+        grpc_error(vec![InferInputTensor { shape: vec![3], ..shared() }], vec![]),
+        "input 'IN': shape [3] of INT16 needs 6 bytes, but 'shared_memory_byte_size' is 4"
+    );
 }

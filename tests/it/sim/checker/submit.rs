@@ -161,6 +161,11 @@ impl Checker {
         need
     }
 
+    fn queued_rows(&self, job: &Job) -> usize {
+        let queued = |f: &&Flight| f.stage == job.stage && f.place == Place::Queued;
+        self.flights.values().filter(queued).count()
+    }
+
     pub(super) fn held_bytes(&self) -> u64 {
         self.flights.values().map(|flight| flight.bytes).sum()
     }
@@ -179,6 +184,12 @@ impl Checker {
                 limit == self.config.rows_max
                     && held == self.flights.len()
                     && held + self.need(job).opens > limit
+            }
+            Refusal::Queue { held, limit } => {
+                Some(limit) == self.stages[&job.stage].config.queue_rows_max
+                    && held == self.queued_rows(job)
+                    && held >= limit
+                    && self.need(job).opens > 0
             }
             Refusal::Bytes { held, limit } => {
                 limit == self.config.bytes_max
@@ -204,6 +215,10 @@ impl Checker {
         ensure!(!self.draining, "accepted while draining");
         let known = self.stages.get(&job.stage).is_some_and(|stage| !stage.retired);
         ensure!(known, "accepted for a stage that is not there");
+        if let Some(limit) = self.stages[&job.stage].config.queue_rows_max {
+            let full = self.queued_rows(job) >= limit && self.need(job).opens > 0;
+            ensure!(!full, "accepted although {limit} rows wait");
+        }
         // The newest convictions are in quarantine whatever made room for whom.
         let newest = self.convicted.iter().rev().take(self.config.quarantine_max);
         for (key, until) in newest {

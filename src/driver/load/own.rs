@@ -1,0 +1,108 @@
+//! What a model's own files say, laid over what holds for all models.
+
+use super::LoadConfig;
+use crate::digest::StageDigest;
+use crate::engine::onnx::{GraphLevel, Provider, SessionOptions, Tuning};
+use crate::model::config::{self, Device, Fitted, Session, Setup};
+use crate::model::scan::Found;
+use crate::model::settings::Settings;
+use crate::model::stash::Stashed;
+
+/// A model's own settings, and what they come to.
+pub(super) struct Own {
+    pub setup: Setup,
+    /// What is set over the daemon's own settings, by whatever means.
+    pub settings: Settings,
+    /// How its sessions are set up.
+    pub session: SessionOptions,
+    /// Its tensors, narrowed to what is declared.
+    pub fitted: Fitted,
+    /// Its content, and the settings that can change a result.
+    pub digest: StageDigest,
+}
+
+impl Own {
+    /// # Errors
+    /// A sentence, when a declaration does not fit the model.
+    pub(super) fn new(
+        config: &LoadConfig,
+        found: &Found,
+        setup: Setup,
+        stashed: &Stashed,
+    ) -> Result<Self, String> {
+        let typed = config.models.get(&found.name).cloned().unwrap_or_default();
+        let settings = typed.over(&setup.settings);
+        let fitted = setup.declared.fit(stashed.model.inputs(), stashed.model.outputs());
+        let fitted = fitted.map_err(|why| format!("config.pbtxt: {why}"))?;
+        let session = session(config, &setup.session, &settings);
+        let digest = tuned(stashed.digest, &setup.session);
+        Ok(Self { setup, settings, session, fitted, digest })
+    }
+
+    /// Fields of its files that change nothing, each with the reason.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let elsewhere = config::elsewhere(self.setup.session.device, self.on_gpu());
+        let notes = self.setup.notes.iter().cloned();
+        notes.chain(elsewhere.map(str::to_owned)).collect()
+    }
+
+    pub(super) fn on_gpu(&self) -> bool {
+        matches!(self.session.provider, Provider::Cuda | Provider::TensorRt)
+    }
+}
+
+fn session(config: &LoadConfig, own: &Session, settings: &Settings) -> SessionOptions {
+    let Session { device, graph, parallel, inter_threads, entries } = own.clone();
+    let usual = config.session.clone();
+    SessionOptions {
+        provider: if device == Some(Device::Cpu) { Provider::Cpu } else { usual.provider },
+        threads: settings.threads.unwrap_or(usual.threads),
+        lanes: settings.sessions.unwrap_or(usual.lanes).max(1),
+        tuning: Tuning {
+            graph: match graph {
+                config::GraphLevel::Disabled => GraphLevel::Disabled,
+                config::GraphLevel::Basic => GraphLevel::Basic,
+                config::GraphLevel::Extended => GraphLevel::Extended,
+                config::GraphLevel::All => GraphLevel::All,
+            },
+            parallel,
+            inter_threads,
+            entries,
+        },
+        ..usual
+    }
+}
+
+/// Rows that were kept from sessions that round differently must not be found again.
+fn tuned(content: StageDigest, session: &Session) -> StageDigest {
+    if session.computes_as_usual() {
+        return content;
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"graftd tuned 1\0").update(&content.0).update(&[session.graph as u8]);
+    for text in session.entries.iter().flat_map(|(key, value)| [key, value]) {
+        hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+    }
+    StageDigest(*hasher.finalize().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_change_a_result_changes_the_digest() {
+        let content = StageDigest([7; 32]);
+        let threads = Session { inter_threads: Some(3), parallel: true, ..Session::default() };
+        assert_eq!(tuned(content, &threads), content);
+        let entry = |key: &str, value: &str| Session {
+            entries: vec![(key.to_owned(), value.to_owned())],
+            ..Session::default()
+        };
+        let level = Session { graph: config::GraphLevel::Basic, ..Session::default() };
+        let all = [level, entry("a", "bc"), entry("ab", "c"), Session::default()];
+        let digests: std::collections::BTreeSet<_> =
+            all.iter().map(|session| tuned(content, session)).collect();
+        assert_eq!(digests.len(), all.len());
+    }
+}

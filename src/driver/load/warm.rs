@@ -1,0 +1,56 @@
+//! Runs before a model serves: at the sizes that will be used, and those that its own files ask for.
+
+use super::own::Own;
+use super::rehearsal::Rehearsal;
+use super::trial::{Probed, sample_plan};
+use crate::engine::{BatchPlan, Lane};
+use crate::id::Tenant;
+use crate::model::ModelSpec;
+use crate::model::check;
+use std::sync::Arc;
+
+/// Runs at the sizes that will be used.
+pub(super) fn plans(
+    probed: &Probed,
+    spec: &ModelSpec,
+    times: &[(usize, u64)],
+    batch_rows_max: usize,
+) -> Vec<Arc<BatchPlan>> {
+    let Some(sample) = probed.sample else { return Vec::new() };
+    let largest = if spec.cuts_rows() { batch_rows_max } else { 1 };
+    let mut sizes: Vec<usize> = times.iter().map(|&(rows, _)| rows).collect();
+    sizes.push(largest);
+    sizes.retain(|&rows| rows <= largest);
+    sizes.sort_unstable();
+    sizes.dedup();
+    sizes.into_iter().map(|rows| sample_plan(probed, sample, rows)).collect()
+}
+
+/// Runs the requests that the model's files want run, on every session.
+///
+/// # Errors
+/// A sentence with the request's name, when one is refused or fails.
+pub(super) async fn declared(
+    own: &Own,
+    spec: &ModelSpec,
+    rehearsal: &Rehearsal,
+    lanes: &[Arc<dyn Lane>],
+) -> Result<(), String> {
+    for warmup in &own.setup.warmup {
+        let place = |why: String| format!("config.pbtxt: model_warmup '{}': {why}", warmup.name);
+        let request = warmup.request(&spec.name).map_err(place)?;
+        let checked = check::check(&request, spec, Tenant(0));
+        let checked = checked.map_err(|error| place(error.message))?;
+        let axes = if checked.whole { &spec.whole_axes } else { &spec.output_axes };
+        let mut plan = BatchPlan { output_axes: axes.clone(), whole: checked.whole, runs: vec![] };
+        plan.runs.push((checked.inputs.clone(), 0, checked.inputs.rows));
+        let plan = Arc::new(plan);
+        for lane in lanes {
+            for _ in 0..warmup.count {
+                let run = rehearsal.run(lane.as_ref(), &plan).await;
+                run.map_err(|error| place(error.to_string()))?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! `model.toml`: what can be set for a model that Triton's configuration cannot say.
+
+use crate::model::settings::Settings;
+use serde::Deserialize;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+/// Sessions or threads past which a number is a slip of the finger.
+const COUNT_MAX: usize = 1024;
+
+/// The keys of the file; what is left out is as for all models.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Own {
+    dedupe: Option<bool>,
+    cache: Option<bool>,
+    timeout_ms: Option<u64>,
+    max_batch_rows: Option<NonZeroUsize>,
+    preferred_batch_rows: Option<Vec<NonZeroUsize>>,
+    queue_delay_max_us: Option<u64>,
+    sessions: Option<NonZeroUsize>,
+    threads: Option<NonZeroUsize>,
+}
+
+/// What a `model.toml` sets.
+///
+/// # Errors
+/// A sentence with the line, the key, the value and what is allowed.
+pub(super) fn parse(text: &str) -> Result<Settings, String> {
+    let own: Own = toml::from_str(text).map_err(|error| {
+        let before = error.span().and_then(|span| text.get(..span.start));
+        let line = before.map(|before| 1 + before.matches('\n').count());
+        let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+        let value = error.span().and_then(|span| text.get(span)).unwrap_or_default();
+        let shown = value.lines().next().unwrap_or_default();
+        format!("{line}{shown}: {}", error.message())
+    })?;
+    let Own {
+        dedupe,
+        cache,
+        timeout_ms,
+        max_batch_rows,
+        preferred_batch_rows,
+        queue_delay_max_us,
+        sessions,
+        threads,
+    } = own;
+    let count = |key: &str, value: Option<NonZeroUsize>| match value.map(NonZeroUsize::get) {
+        Some(count) if count > COUNT_MAX => {
+            Err(format!("{key} is {count}; expected at most {COUNT_MAX}"))
+        }
+        count => Ok(count),
+    };
+    let preferred = preferred_batch_rows.map(|sizes| {
+        let mut sizes: Vec<usize> = sizes.into_iter().map(NonZeroUsize::get).collect();
+        sizes.sort_unstable();
+        sizes.dedup();
+        sizes
+    });
+    Ok(Settings {
+        dedupe,
+        cache,
+        timeout: timeout_ms.map(Duration::from_millis),
+        batch_rows_max: max_batch_rows.map(NonZeroUsize::get),
+        batch_rows_preferred: preferred,
+        queue_delay: queue_delay_max_us.map(Duration::from_micros),
+        sessions: count("sessions", sessions)?,
+        threads: count("threads", threads)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_keys_are_read() {
+        let text = "dedupe = false\ncache = true # kept\ntimeout_ms = 20\nmax_batch_rows = 8\n\
+                    preferred_batch_rows = [8, 4]\nqueue_delay_max_us = 50\nsessions = 2\nthreads = 3\n";
+        let expected = Settings {
+            dedupe: Some(false),
+            cache: Some(true),
+            timeout: Some(Duration::from_millis(20)),
+            batch_rows_max: Some(8),
+            batch_rows_preferred: Some(vec![4, 8]),
+            queue_delay: Some(Duration::from_micros(50)),
+            sessions: Some(2),
+            threads: Some(3),
+        };
+        assert_eq!(parse(text), Ok(expected));
+        assert_eq!(parse(""), Ok(Settings::default()));
+    }
+
+    #[test]
+    fn wrong_ones_name_the_line_the_key_and_what_is_allowed() {
+        let table: [(&str, &[&str]); 6] = [
+            ("cache = true\nbatch = 3", &["line 2", "unknown field `batch`", "max_batch_rows"]),
+            ("threads = 0", &["line 1", "0", "nonzero"]),
+            ("threads = 5000", &["threads is 5000", "at most 1024"]),
+            ("cache = 'yes'", &["'yes'", "expected a boolean"]),
+            ("timeout_ms = -1", &["-1", "u64"]),
+            ("cache = ", &["line 1"]),
+        ];
+        for (text, parts) in table {
+            let why = parse(text).unwrap_err();
+            parts.iter().for_each(|part| assert!(why.contains(part), "{text}: {why}"));
+        }
+    }
+}
