@@ -1,7 +1,9 @@
 //! The binary: parse arguments, do what the verb says, choose the exit code.
 
+use graftd::cli::control::{Order, control};
 use graftd::cli::exit::Failure;
 use graftd::cli::serve::ServeArgs;
+use graftd::cli::table::width;
 use graftd::cli::{self, Asked, Verb};
 use graftd::daemon::{Daemon, Signals};
 use graftd::engine::worker::child;
@@ -28,6 +30,10 @@ fn obey(asked: Asked) -> Result<(), Failure> {
     match verb {
         Verb::Serve(args) => serve(&args),
         Verb::Infer(args) => client(cli::infer::infer(&args, &mut out)),
+        Verb::Status(args) => client(cli::status::status(&args, width(), &mut out)),
+        Verb::Inspect(args) => client(cli::inspect::inspect(&args, &mut out)),
+        Verb::Load(args) => client(control(&args, Order::Load, &mut out)),
+        Verb::Unload(args) => client(control(&args, Order::Unload, &mut out)),
         Verb::Completions(args) => Ok(cli::paper::completions(&args, &mut out)?),
         Verb::Man(args) => Ok(cli::paper::man(&args)?),
         Verb::Worker { .. } => Ok(child::main()?),

@@ -9,6 +9,7 @@ use super::values::{
 };
 use crate::driver::load::Isolation;
 use crate::engine::onnx::Provider;
+use crate::logging::{Form, check_filter};
 use crate::model::settings::Setting;
 use crate::repository::control::Mode;
 use clap::Args;
@@ -54,6 +55,19 @@ pub struct Places {
     #[arg(long, value_name = "HOST:PORT", env = "GRAFTD_LISTEN", value_delimiter = ',')]
     #[arg(value_parser = listen)]
     pub listen: Vec<SocketAddr>,
+}
+
+/// What is written down.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Log")]
+pub struct Logging {
+    /// What is logged: error, warn, info, debug (a line for each request), trace, off, or
+    /// MODULE=LEVEL,... [default: RUST_LOG, or info]
+    #[arg(long, value_name = "FILTER", env = "GRAFTD_LOG", value_parser = check_filter)]
+    pub log: Option<String>,
+    /// How lines look: text, or json for one object a line
+    #[arg(long, value_name = "FORM", env = "GRAFTD_LOG_FORMAT", default_value = "text")]
+    pub log_format: Form,
 }
 
 /// How models run.

@@ -9,7 +9,7 @@ mod origin;
 mod tests;
 mod values;
 
-pub use flags::{Bounds, Places, Running, Sharing};
+pub use flags::{Bounds, Logging, Places, Running, Sharing};
 pub use front::{Doors, Manners};
 pub use given::{Given, given};
 
@@ -31,8 +31,7 @@ use std::time::Duration;
 pub const AFTER_HELP: &str = "\
 Every setting is a flag (--rows-max), a variable (GRAFTD_ROWS_MAX) and a key of the configuration
 file (rows_max). A flag is stronger than a variable, a variable than the file, the file than the
-default; --print-config shows what holds. Sizes are bytes, or 64K, 512M, 2G. RUST_LOG sets what is
-logged: error, warn, info (the default) or debug.
+default; --print-config shows what holds. Sizes are bytes, or 64K, 512M, 2G.
 
 SIGHUP looks at the models again; SIGTERM finishes what was accepted and ends.";
 
@@ -60,6 +59,9 @@ pub struct ServeArgs {
     /// Who may come in.
     #[command(flatten)]
     pub doors: Doors,
+    /// Lines for people and machines.
+    #[command(flatten)]
+    pub logging: Logging,
 }
 
 impl ServeArgs {

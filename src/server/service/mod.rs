@@ -232,7 +232,7 @@ fn respond(
     let formed = |(place, &index): (usize, &usize)| {
         let (port, wanted) = (&spec.outputs[index], request.outputs.get(place));
         let output = output(port, index, &reply)?;
-        Ok(Output::Sent(classes::formed(output, wanted, port, batched)))
+        Ok(Output::Sent(classes::formed(output, wanted, port.labels.as_deref(), batched)))
     };
     let outputs = checked
         .outputs
