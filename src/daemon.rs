@@ -122,6 +122,7 @@ impl Daemon {
             }
         });
         tokio::spawn(pools.run(orders));
+        tokio::spawn(repository.clone().follow());
         let phases = Phases::default();
         let policy = plan.policy.clone();
         let front = Front::new(service.clone(), policy, *driver.clock(), &phases);
@@ -195,6 +196,7 @@ impl Daemon {
     async fn drain(&self) {
         tracing::info!("stopping: finishing what was accepted");
         self.service.set_draining();
+        self.repository.close();
         self.phases.reach(Phase::Draining);
         let finished = async {
             self.driver.drained().await;
