@@ -6,6 +6,7 @@ mod classes;
 mod daemon;
 mod datatypes;
 mod life;
+mod padding;
 mod refusals;
 mod regions;
 mod samples;
