@@ -1,13 +1,16 @@
 //! The binary: parse arguments, do what the verb says, choose the exit code.
 
+use graftd::cli::control::{Order, control};
 use graftd::cli::exit::Failure;
 use graftd::cli::serve::ServeArgs;
+use graftd::cli::table::width;
 use graftd::cli::{self, Asked, Verb};
-use graftd::daemon::Daemon;
+use graftd::daemon::{Daemon, Signals};
 use graftd::engine::worker::child;
 use graftd::logging;
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 fn main() -> ExitCode {
     // A worker takes its descriptors before anything else is opened.
@@ -27,6 +30,10 @@ fn obey(asked: Asked) -> Result<(), Failure> {
     match verb {
         Verb::Serve(args) => serve(&args),
         Verb::Infer(args) => client(cli::infer::infer(&args, &mut out)),
+        Verb::Status(args) => client(cli::status::status(&args, width(), &mut out)),
+        Verb::Inspect(args) => client(cli::inspect::inspect(&args, &mut out)),
+        Verb::Load(args) => client(control(&args, Order::Load, &mut out)),
+        Verb::Unload(args) => client(control(&args, Order::Unload, &mut out)),
         Verb::Completions(args) => Ok(cli::paper::completions(&args, &mut out)?),
         Verb::Man(args) => Ok(cli::paper::man(&args)?),
         Verb::Worker { .. } => Ok(child::main()?),
@@ -42,10 +49,15 @@ fn serve(args: &ServeArgs) -> Result<(), Failure> {
         .thread_name("graftd-io")
         .build()
         .map_err(|error| format!("cannot start threads: {error}"))?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
+        let signals = Signals::listen()?;
         let daemon = Daemon::start(plan).await.map_err(Failure::configuration)?;
-        Ok(daemon.run().await?)
-    })
+        daemon.run(signals).await;
+        Ok(())
+    });
+    // A model that was just being read does not hold up the end.
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    result
 }
 
 /// Runs a verb that talks to a daemon.

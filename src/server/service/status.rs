@@ -1,0 +1,117 @@
+//! How the daemon is, as `GET /v2/graftd/status` tells it and `graftd status` shows it.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How the daemon is at one moment. A reader passes over what it does not know, and has defaults for what a
+/// daemon of another version does not say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// The daemon's version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Whole seconds since it started.
+    pub uptime_s: u64,
+    /// It takes requests and has tried every model.
+    pub ready: bool,
+    /// Every version in the catalogue, by name and number.
+    pub models: Vec<ModelStatus>,
+    /// The worker processes that live.
+    pub workers: Vec<WorkerStatus>,
+    /// How much there is to do.
+    pub load: LoadNow,
+    /// The limits in force.
+    pub limits: Limits,
+}
+
+/// One version of a model.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ModelStatus {
+    /// The model.
+    pub name: String,
+    /// The version.
+    pub version: u64,
+    /// `ready`, `loading` or `unavailable`.
+    pub state: String,
+    /// Why it is unavailable; else empty.
+    pub reason: String,
+    /// What was found at load, such as whether its rows are independent, by `graftd.rows` and other keys.
+    pub findings: BTreeMap<String, String>,
+    /// The largest batch that clients are told of; 0 for a model that does not batch.
+    pub batch_rows_max: i32,
+    /// Batches run so far, by their rows.
+    pub batch_sizes: BTreeMap<u64, u64>,
+    /// Requests answered.
+    pub answered: u64,
+    /// Requests without an answer, for whatever reason.
+    pub failed: u64,
+    /// What half of the answers took at most; none without any.
+    pub p50_us: Option<u64>,
+    /// What all but a hundredth took at most.
+    pub p99_us: Option<u64>,
+    /// Rows that wait for a session.
+    pub queued_rows: usize,
+    /// How long the first of them has waited.
+    pub oldest_us: u64,
+}
+
+/// One worker process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorkerStatus {
+    /// The model and version that it runs, as `name:version`.
+    pub model: String,
+    /// The process.
+    pub pid: u32,
+    /// It runs suspect rows, apart from other traffic.
+    pub apart: bool,
+    /// Batches that it completed; the count wraps.
+    pub batches: u32,
+    /// Bytes of memory that it holds, shared ones included; 0 where the system does not say.
+    pub rss_bytes: u64,
+}
+
+/// How much there is to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LoadNow {
+    /// Requests that wait for an answer.
+    pub requests: usize,
+    /// Rows in queues.
+    pub queued_rows: usize,
+    /// Rows that wait or run.
+    pub flights: usize,
+    /// Their input bytes.
+    pub held_bytes: u64,
+    /// Batches that sessions have in hand.
+    pub batches: usize,
+    /// Device slots (cores, on a CPU) in use.
+    pub slots_used: u32,
+    /// Rows in the row store.
+    pub kept_rows: usize,
+    /// Its bytes, bookkeeping included.
+    pub kept_bytes: u64,
+    /// Open connections.
+    pub connections: u64,
+}
+
+/// The limits in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Device slots (cores, on a CPU).
+    pub slots: u32,
+    /// Requests in flight.
+    pub requests: usize,
+    /// Rows that wait or run.
+    pub rows: usize,
+    /// Their input bytes.
+    pub held_bytes: u64,
+    /// Bytes of the row store.
+    pub kept_bytes: u64,
+    /// How long a request waits that does not say; none for as long as it takes.
+    pub timeout_ms: Option<u64>,
+}
