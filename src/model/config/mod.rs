@@ -32,9 +32,9 @@ pub use triton::elsewhere;
 pub use warmup::Warmup;
 pub use wire::Wire;
 
-use crate::model::beneath;
 use crate::model::scan::Found;
 use crate::model::settings::Settings;
+use crate::model::{beneath, padding};
 use crate::proto::ModelConfig;
 use crate::text;
 use std::path::Path;
@@ -59,6 +59,8 @@ pub struct Setup {
     pub session: Session,
     /// What holds for requests that wait.
     pub queue: Queue,
+    /// Sizes that vary and are padded.
+    pub padding: Vec<padding::Declared>,
     /// Requests to be run before the model serves.
     pub warmup: Vec<Warmup>,
     /// Fields that change nothing here, each with the reason.
@@ -97,8 +99,9 @@ impl Setup {
         if let Some(text) = contents(folder, &own)? {
             files += 1;
             hasher.update(OWN.as_bytes()).update(blake3::hash(text.as_bytes()).as_bytes());
-            let own = Self::of_own(&text).map_err(|why| format!("{own}: {why}"))?;
-            setup.settings = own.over(&setup.settings);
+            let parsed = Self::of_own(&text).map_err(|why| format!("{own}: {why}"))?;
+            setup.settings = parsed.0.over(&setup.settings);
+            setup.padding = parsed.1;
         }
         if files > 0 {
             setup.digest = *hasher.finalize().as_bytes();
@@ -121,7 +124,7 @@ impl Setup {
     ///
     /// # Errors
     /// A sentence with the line, the key, the value and what is allowed.
-    pub fn of_own(text: &str) -> Result<Settings, String> {
+    pub fn of_own(text: &str) -> Result<(Settings, Vec<padding::Declared>), String> {
         own::parse(text).map_err(text::plain)
     }
 

@@ -8,6 +8,7 @@ pub(crate) mod daemon;
 mod datatypes;
 mod life;
 mod log;
+mod padding;
 pub(crate) mod refusals;
 mod regions;
 mod samples;
