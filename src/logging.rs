@@ -93,7 +93,6 @@ pub struct Log {
 
 impl Log {
     /// How to learn how many lines were dropped because they were not read in time.
-    #[must_use]
     pub fn lost_lines(&self) -> impl Fn() -> u64 + Send + Sync + use<> {
         let lost = self.lost.clone();
         move || lost.dropped_lines() as u64
