@@ -4,8 +4,8 @@ use crate::driver::Driver;
 use crate::driver::load::{LoadConfig, Loader};
 use crate::driver::pool::Pools;
 use crate::metrics::Metrics;
-use crate::model::State;
 use crate::model::stash::Stash;
+use crate::model::{Catalog, State};
 use crate::repository::{self, Repository, Served};
 use crate::sched::config::Config;
 use crate::server::phase::{Phase, Phases};
@@ -14,7 +14,7 @@ use crate::server::service::Service;
 use crate::server::socket::{Access, SocketFile};
 use crate::server::{Front, Policy};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,6 +122,7 @@ impl Daemon {
             }
         });
         tokio::spawn(pools.run(orders));
+        tokio::spawn(repository.clone().follow());
         let phases = Phases::default();
         let policy = plan.policy.clone();
         let front = Front::new(service.clone(), policy, *driver.clock(), &phases);
@@ -136,6 +137,11 @@ impl Daemon {
             tokio::spawn(front.clone().tcp(listener));
         }
         Ok(Self { plan, service, driver, repository, front, phases, _socket: socket })
+    }
+
+    /// Says where to learn how many lines of the log were dropped.
+    pub fn count_lost_lines(&self, lost: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.service.counts().set_lost_lines(lost);
     }
 
     /// Serves until told to stop; then answers what was accepted.
@@ -183,28 +189,14 @@ impl Daemon {
     async fn scan_and_announce(&self) {
         self.scan().await;
         let catalog = self.repository.served().catalog();
-        let ready: Vec<&str> = catalog
-            .iter()
-            .filter(|(_, _, state)| matches!(state, State::Ready(_)))
-            .map(|(name, ..)| name)
-            .collect();
-        let socket = self.plan.socket.display();
-        let line = match ready.first() {
-            Some(model) => format!(
-                "graftd serves {} models; try: curl --unix-socket {socket} http://localhost/v2/models/{model}",
-                ready.len()
-            ),
-            None => format!(
-                "graftd serves no models yet; put some into {} and send SIGHUP",
-                self.plan.repository.root.display()
-            ),
-        };
+        let line = greeting(&catalog, &self.plan.socket, &self.plan.repository.root);
         announce(&line);
     }
 
     async fn drain(&self) {
         tracing::info!("stopping: finishing what was accepted");
         self.service.set_draining();
+        self.repository.close();
         self.phases.reach(Phase::Draining);
         let finished = async {
             self.driver.drained().await;
@@ -219,7 +211,48 @@ impl Daemon {
     }
 }
 
+/// The line that says what is served, what is not, and how to go on.
+fn greeting(catalog: &Catalog, socket: &Path, models: &Path) -> String {
+    let (socket, models) = (socket.display(), models.display());
+    let all = catalog.iter().filter(|(.., state)| !matches!(state, State::Absent(_))).count();
+    let ready = catalog.iter().filter(|(.., state)| matches!(state, State::Ready(_)));
+    let ready: Vec<&str> = ready.map(|(name, ..)| name).collect();
+    let failed = catalog.iter().find_map(|(name, version, state)| match state {
+        State::Unavailable(why) => Some(format!("{name}:{version} is unavailable: {why}")),
+        State::Loading | State::Ready(_) | State::Unloading | State::Absent(_) => None,
+    });
+    let tried = ready.first().map(|model| {
+        format!("; try: curl --unix-socket {socket} http://localhost/v2/models/{model}")
+    });
+    match (tried, failed) {
+        (Some(tried), None) => format!("graftd serves {} models{tried}", ready.len()),
+        (Some(tried), Some(failed)) => {
+            format!("graftd serves {} of {all} models, {failed}{tried}", ready.len())
+        }
+        (None, Some(failed)) => format!("graftd serves none of {all} models: {failed}"),
+        (None, None) => {
+            format!("graftd serves no models yet; put some into {models} and send SIGHUP")
+        }
+    }
+}
+
 #[expect(clippy::print_stdout, reason = "the one line that the user is to read")]
 fn announce(line: &str) {
     println!("{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_served_is_said_with_its_reason() {
+        let mut catalog = Catalog::default();
+        let greet = |catalog: &Catalog| greeting(catalog, Path::new("s.sock"), Path::new("dir"));
+        assert!(greet(&catalog).contains("put some into dir"));
+        let state = State::Unavailable("no provider 'cuda'".to_owned());
+        catalog.models.entry("a".to_owned()).or_default().insert(1, state);
+        let line = greet(&catalog);
+        assert_eq!(line, "graftd serves none of 1 models: a:1 is unavailable: no provider 'cuda'");
+    }
 }

@@ -1,7 +1,9 @@
 //! The binary: parse arguments, do what the verb says, choose the exit code.
 
+use graftd::cli::control::{Order, control};
 use graftd::cli::exit::Failure;
 use graftd::cli::serve::ServeArgs;
+use graftd::cli::table::width;
 use graftd::cli::{self, Asked, Verb};
 use graftd::daemon::{Daemon, Signals};
 use graftd::engine::worker::child;
@@ -28,6 +30,10 @@ fn obey(asked: Asked) -> Result<(), Failure> {
     match verb {
         Verb::Serve(args) => serve(&args),
         Verb::Infer(args) => client(cli::infer::infer(&args, &mut out)),
+        Verb::Status(args) => client(cli::status::status(&args, width(), &mut out)),
+        Verb::Inspect(args) => client(cli::inspect::inspect(&args, &mut out)),
+        Verb::Load(args) => client(control(&args, Order::Load, &mut out)),
+        Verb::Unload(args) => client(control(&args, Order::Unload, &mut out)),
         Verb::Completions(args) => Ok(cli::paper::completions(&args, &mut out)?),
         Verb::Man(args) => Ok(cli::paper::man(&args)?),
         Verb::Worker { .. } => Ok(child::main()?),
@@ -35,7 +41,7 @@ fn obey(asked: Asked) -> Result<(), Failure> {
 }
 
 fn serve(args: &ServeArgs) -> Result<(), Failure> {
-    logging::init();
+    let log = logging::init(args.logging.log.as_deref(), args.logging.log_format);
     let plan = args.plan().map_err(Failure::configuration)?;
     tracing::info!("ONNX Runtime from {}", plan.load.library.display());
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -46,6 +52,7 @@ fn serve(args: &ServeArgs) -> Result<(), Failure> {
     let result = runtime.block_on(async {
         let signals = Signals::listen()?;
         let daemon = Daemon::start(plan).await.map_err(Failure::configuration)?;
+        daemon.count_lost_lines(log.lost_lines());
         daemon.run(signals).await;
         Ok(())
     });

@@ -175,6 +175,12 @@ pub fn model_path(model: &str, version: Option<&str>, verb: &str) -> String {
     }
 }
 
+/// The path of an order to the model repository: `load` or `unload`.
+#[must_use]
+pub fn repository_path(model: &str, verb: &str) -> String {
+    format!("/v2/repository/models/{}/{verb}", utf8_percent_encode(model, SEGMENT))
+}
+
 fn broke_off(error: hyper::Error) -> Failure {
     let text = format!("the daemon closed the connection before it answered: {error}");
     Failure::new(Kind::Unavailable, text)

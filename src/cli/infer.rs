@@ -2,7 +2,7 @@
 
 use super::client::{Answer, Client, HEADER_LENGTH, model_path};
 use super::exit::Failure;
-use super::{npy, show};
+use super::{npy, show, table};
 use crate::tensor::{DataType, Shape, Tensor};
 use bytes::{Bytes, BytesMut};
 use clap::Args;
@@ -150,11 +150,7 @@ pub async fn infer(args: &InferArgs, out: &mut impl Write) -> Result<(), Failure
         }
         write_answer(out, &answer, &head, &tensors)
     };
-    match written.and_then(|()| out.flush()) {
-        // Whoever reads has seen enough, as `head` has.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => Ok(result.map_err(|error| format!("cannot print the answer: {error}"))?),
-    }
+    Ok(table::print(out, |_| written)?)
 }
 
 /// The request that `--json` means.

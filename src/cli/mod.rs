@@ -1,12 +1,16 @@
 //! The verbs of the command line.
 
 pub mod client;
+pub mod control;
 pub mod exit;
 pub mod infer;
+pub mod inspect;
 pub mod npy;
 pub mod paper;
 pub mod serve;
 pub mod show;
+pub mod status;
+pub mod table;
 
 use crate::engine::runtime;
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -30,6 +34,14 @@ pub enum Verb {
     Serve(Box<serve::ServeArgs>),
     /// Ask a running daemon for one answer
     Infer(Box<infer::InferArgs>),
+    /// Show how a running daemon is
+    Status(status::StatusArgs),
+    /// Show what is known of a model, from a daemon or from its file
+    Inspect(inspect::InspectArgs),
+    /// Have a running daemon load a model, or load it again
+    Load(control::ControlArgs),
+    /// Have a running daemon serve a model no longer
+    Unload(control::ControlArgs),
     /// Print completions for a shell
     Completions(paper::CompletionArgs),
     /// Write the manual's pages to a folder

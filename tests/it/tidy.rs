@@ -44,6 +44,7 @@ fn layers() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "daemon",
                 "driver",
                 "engine",
+                "graph",
                 "model",
                 "oip",
                 "repository",

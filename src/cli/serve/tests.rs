@@ -133,3 +133,63 @@ fn every_flag_is_a_variable_and_help_fits_the_screen() {
         assert_eq!(long, None, "{}", verb.get_name());
     }
 }
+
+#[test]
+fn example_files_are_taken() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<_> =
+        files.filter(|path| path.extension().is_some_and(|e| e == "toml")).collect();
+    assert!(files.len() >= 5);
+    for path in files {
+        let text = fs::read_to_string(&path).unwrap();
+        let given = with_file(&text, &[]).unwrap_or_else(|why| panic!("{}: {why}", path.display()));
+        assert!(given.shown.contains("graftd.toml:"), "{} sets nothing", path.display());
+    }
+}
+
+/// The table of settings in the README, from the flags.
+fn settings_table() -> String {
+    let command = cli::command();
+    let serve = command.find_subcommand("serve").unwrap();
+    let mut text = String::new();
+    let mut heading = None;
+    for arg in serve.get_arguments().filter(|arg| arg.get_id() != "help") {
+        if heading != Some(arg.get_help_heading()) {
+            heading = Some(arg.get_help_heading());
+            let heading = arg.get_help_heading().unwrap_or("Models and addresses");
+            text += &format!("\n| {heading} | default | |\n|---|---|---|\n");
+        }
+        let name = match arg.get_value_names() {
+            Some([name, ..]) if name != "BOOL" => format!(" {}", name.replace('|', "\\|")),
+            _ => String::new(),
+        };
+        let defaults = arg.get_default_values();
+        let defaults: Vec<_> = defaults.iter().map(|text| text.to_string_lossy()).collect();
+        let help = arg.get_help().unwrap().to_string();
+        let (help, default) = match help.split_once(" [default: ") {
+            Some((help, default)) => (help.to_owned(), default.trim_end_matches(']').to_owned()),
+            None => (help, defaults.iter().map(|text| format!("`{text}`")).collect()),
+        };
+        let (help, flag) = (help.replace('|', "\\|"), arg.get_long().unwrap());
+        text += &format!("| `--{flag}{name}` | {default} | {help} |\n");
+    }
+    text
+}
+
+#[test]
+fn the_readme_lists_every_setting() {
+    const MARKS: [&str; 2] = ["<!-- settings: from the flags -->\n", "\n<!-- end -->"];
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let text = fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once(MARKS[0]).expect("a mark before the table");
+    let (there, after) = rest.split_once(MARKS[1]).expect("a mark behind the table");
+    let expected = settings_table();
+    if std::env::var_os("GRAFTD_REGENERATE").is_some() {
+        fs::write(&path, [before, MARKS[0], &expected, MARKS[1], after].concat()).unwrap();
+        return;
+    }
+    let advice =
+        "README.md is behind the flags; run GRAFTD_REGENERATE=1 cargo test --lib the_readme";
+    assert!(there == expected, "{advice}");
+}

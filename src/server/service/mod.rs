@@ -14,6 +14,7 @@ use crate::driver::{Call, Driver, Reply, Route};
 use crate::error::{ErrorKind, InferError};
 use crate::metrics::Metrics;
 use crate::model::check::{self, Checked, Options};
+use crate::model::padding::{self, Cut};
 use crate::model::{Catalog, ModelSpec, State, TensorSpec};
 use crate::repository::Repository;
 use crate::request::{
@@ -147,7 +148,8 @@ impl Service {
     pub fn model_ready(&self, model: &str, version: Option<&str>) -> Result<bool, InferError> {
         let catalog = self.catalog();
         let (_, state) = catalog.version(model, version)?;
-        Ok(matches!(state, State::Ready(_)) && !self.draining.load(Ordering::Acquire))
+        let State::Ready(spec) = state else { return Ok(false) };
+        Ok(self.repository.healthy(spec) && !self.draining.load(Ordering::Acquire))
     }
 
     /// Whether a model's requests are cut into rows.
@@ -230,8 +232,8 @@ fn respond(
     let batched = spec.config.max_batch_size > 0;
     let formed = |(place, &index): (usize, &usize)| {
         let (port, wanted) = (&spec.outputs[index], request.outputs.get(place));
-        let output = output(port, index, &reply)?;
-        Ok(Output::Sent(classes::formed(output, wanted, port, batched)))
+        let output = output(port, index, &reply, &checked.cuts)?;
+        Ok(Output::Sent(classes::formed(output, wanted, port.labels.as_deref(), batched)))
     };
     let outputs = checked
         .outputs
@@ -260,9 +262,14 @@ fn respond(
     })
 }
 
-/// One output, in the shape that clients see.
-fn output(port: &TensorSpec, index: usize, reply: &Reply) -> Result<OutputTensor, String> {
-    let output = assemble(&port.name, index, &reply.rows)?;
+/// One output, as long as the request and in the shape that clients see.
+fn output(
+    port: &TensorSpec,
+    index: usize,
+    reply: &Reply,
+    cuts: &[Cut],
+) -> Result<OutputTensor, String> {
+    let output = padding::cut_output(assemble(&port.name, index, &reply.rows)?, cuts, index)?;
     let Some(wire) = &port.wire else { return Ok(output) };
     let shape = wire.to_client(&output.shape.0).ok_or_else(|| {
         format!("output '{}' has shape {}, which its reshape does not fit", port.name, output.shape)
