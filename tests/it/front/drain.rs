@@ -40,6 +40,8 @@ async fn under_load_every_accepted_request_is_answered() {
         }
         answered
     };
+    let first = Ask::new("mlp", vec![fp32("x", &[1, 16], &[-1.0; 16])]);
+    first.of(&daemon, Form::Binary).await.expect("an answer");
     let told = async {
         while daemon.metric("graftd_batch_rows_count").await < 50.0 {}
         daemon.signal(Signal::TERM);
