@@ -214,12 +214,12 @@ impl Daemon {
 /// The line that says what is served, what is not, and how to go on.
 fn greeting(catalog: &Catalog, socket: &Path, models: &Path) -> String {
     let (socket, models) = (socket.display(), models.display());
-    let all = catalog.iter().count();
+    let all = catalog.iter().filter(|(.., state)| !matches!(state, State::Absent(_))).count();
     let ready = catalog.iter().filter(|(.., state)| matches!(state, State::Ready(_)));
     let ready: Vec<&str> = ready.map(|(name, ..)| name).collect();
     let failed = catalog.iter().find_map(|(name, version, state)| match state {
         State::Unavailable(why) => Some(format!("{name}:{version} is unavailable: {why}")),
-        State::Loading | State::Ready(_) => None,
+        State::Loading | State::Ready(_) | State::Unloading | State::Absent(_) => None,
     });
     let tried = ready.first().map(|model| {
         format!("; try: curl --unix-socket {socket} http://localhost/v2/models/{model}")
