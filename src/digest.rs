@@ -29,15 +29,10 @@ impl std::fmt::Display for StageDigest {
 /// One pass over the bytes, one finalisation a row.
 #[must_use]
 pub fn keys(stage: &StageDigest, tenant: Tenant, inputs: &Inputs) -> (Vec<RowKey>, ClassKey) {
-    let mut class = Hasher::new();
-    class.update(b"graftd class 1\0");
-    for tensor in &inputs.tensors {
-        class_fields(&mut class, tensor);
-    }
     // Everything but the rows' own bytes is hashed once and shared by all rows.
     let mut prefix = Hasher::new();
     prefix.update(b"graftd row 1\0\0\0").update(&stage.0).update(&tenant.0.to_le_bytes());
-    let class = class.finalize();
+    let class = class_hash(inputs);
     prefix.update(class.as_bytes());
     let rows = (0..inputs.rows)
         .map(|row| {
@@ -46,9 +41,26 @@ pub fn keys(stage: &StageDigest, tenant: Tenant, inputs: &Inputs) -> (Vec<RowKey
             RowKey(*hasher.finalize().as_bytes())
         })
         .collect();
+    (rows, short(&class))
+}
+
+/// The class of inputs alone, where they run otherwise than they came.
+#[must_use]
+pub fn class(inputs: &Inputs) -> ClassKey {
+    short(&class_hash(inputs))
+}
+
+fn class_hash(inputs: &Inputs) -> blake3::Hash {
+    let mut class = Hasher::new();
+    class.update(b"graftd class 1\0");
+    inputs.tensors.iter().for_each(|tensor| class_fields(&mut class, tensor));
+    class.finalize()
+}
+
+fn short(class: &blake3::Hash) -> ClassKey {
     let mut short = [0; 16];
     short.copy_from_slice(&class.as_bytes()[..16]);
-    (rows, ClassKey(short))
+    ClassKey(short)
 }
 
 /// Datatype, row shape, and the whole tensor where it has no batch axis: all rows of a run share it.

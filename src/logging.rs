@@ -93,7 +93,6 @@ pub struct Log {
 
 impl Log {
     /// How to learn how many lines were dropped because they were not read in time.
-    #[must_use]
     pub fn lost_lines(&self) -> impl Fn() -> u64 + Send + Sync + use<> {
         let lost = self.lost.clone();
         move || lost.dropped_lines() as u64
@@ -106,7 +105,9 @@ impl Log {
 pub fn init(filter: Option<&str>, form: Form) -> Log {
     let filter = match filter {
         Some(filter) => EnvFilter::try_new(filter),
-        None => EnvFilter::try_from_default_env().map_err(|_| ()).or_else(|()| EnvFilter::try_new("info")),
+        None => EnvFilter::try_from_default_env()
+            .map_err(|_| ())
+            .or_else(|()| EnvFilter::try_new("info")),
     };
     let (filter, handle) = reload::Layer::new(filter.unwrap_or_else(|_| EnvFilter::new("info")));
     let builder = NonBlockingBuilder::default().thread_name("graftd-log");

@@ -90,6 +90,9 @@ pub(super) struct Ended {
     pub outputs: Option<(Arc<Block>, Duration)>,
 }
 
+/// A batch with the lane that runs it and where it is counted.
+type Planned = (Arc<dyn Lane>, Arc<BatchPlan>, Arc<ModelMetrics>);
+
 impl Ledger {
     pub(super) fn insert(&mut self, id: RequestId, entry: Entry) {
         self.requests.insert(id, entry);
@@ -182,11 +185,7 @@ impl Ledger {
         }
     }
 
-    fn plan(
-        &self,
-        session: SessionId,
-        rows: &[RowRef],
-    ) -> Option<(Arc<dyn Lane>, Arc<BatchPlan>, Arc<ModelMetrics>)> {
+    fn plan(&self, session: SessionId, rows: &[RowRef]) -> Option<Planned> {
         // A session whose death is not yet told has no lane any more: its batch comes back with that.
         let lane = self.lanes.get(&session)?.clone();
         let first = self.requests.get(&rows.first()?.request)?;

@@ -341,9 +341,12 @@ mod tests {
         assert_eq!([whole.queue, whole.gather, whole.run], [37 * US, 3 * US, 50 * US]);
         // It joined while the batch ran, and while it was being gathered.
         let joined = phases(80);
-        assert_eq!([joined.queue, joined.gather, joined.run], [0 * US, 0 * US, 20 * US]);
+        assert_eq!(
+            [joined.queue, joined.gather, joined.run],
+            [Duration::ZERO, Duration::ZERO, 20 * US]
+        );
         let joined = phases(48);
-        assert_eq!([joined.queue, joined.gather, joined.run], [0 * US, 2 * US, 50 * US]);
+        assert_eq!([joined.queue, joined.gather, joined.run], [Duration::ZERO, 2 * US, 50 * US]);
     }
 
     #[test]

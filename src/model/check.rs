@@ -5,6 +5,7 @@ use crate::digest;
 use crate::error::InferError;
 use crate::graph::Dim;
 use crate::id::{ClassKey, RowKey, Tenant};
+use crate::model::padding::Cut;
 use crate::request::{InferRequest, Parameter, Parameters, RequestedOutput};
 use crate::rows::{InputTensor, Inputs};
 use crate::sched::event::{Priority, Sharing};
@@ -28,6 +29,8 @@ pub struct Checked {
     pub options: Options,
     /// It runs as it came, not cut into rows.
     pub whole: bool,
+    /// Outputs that are cut back, as the inputs were padded.
+    pub cuts: Vec<Cut>,
 }
 
 /// What a caller asks for beside outputs.
@@ -49,7 +52,7 @@ pub struct Options {
 /// `BadRequest`, naming the tensor, what was expected and what came.
 ///
 /// # Cost
-/// Hashes the input bytes once; copies nothing.
+/// Hashes the input bytes once; copies nothing but what is padded.
 pub fn check(
     request: &InferRequest,
     spec: &ModelSpec,
@@ -57,6 +60,7 @@ pub fn check(
 ) -> Result<Checked, InferError> {
     let options = options(&request.parameters, spec)?;
     let tensors = in_order(request, spec)?;
+    let tensors: Vec<&Tensor> = tensors.iter().map(AsRef::as_ref).collect();
     for (tensor, input) in tensors.iter().zip(&spec.inputs) {
         check_tensor(tensor, input)?;
         check_size(tensor, spec)?;
@@ -77,7 +81,17 @@ pub fn check(
     let inputs = Inputs { tensors, rows: rows.unwrap_or(1) };
     let (keys, class) = digest::keys(&spec.digest, tenant, &inputs);
     let outputs = outputs(request, spec)?;
-    Ok(Checked { inputs: Arc::new(inputs), keys, class, outputs, options, whole })
+    let padded = match &spec.padding {
+        Some(padding) if !whole => padding.pad(&inputs, &spec.inputs)?,
+        _ => None,
+    };
+    let (inputs, class, cuts) = match padded {
+        // The keys are of the rows as they came; what they may share a batch with is as they run.
+        Some((padded, cuts)) => (Arc::new(padded), None, cuts),
+        None => (Arc::new(inputs), Some(class), Vec::new()),
+    };
+    let class = class.unwrap_or_else(|| digest::class(&inputs));
+    Ok(Checked { inputs, keys, class, outputs, options, whole, cuts })
 }
 
 fn options(parameters: &Parameters, spec: &ModelSpec) -> Result<Options, InferError> {
@@ -119,7 +133,7 @@ fn wrong_parameter(name: &str, expected: &str, found: &Parameter) -> InferError 
 fn in_order<'a>(
     request: &'a InferRequest,
     spec: &ModelSpec,
-) -> Result<Vec<&'a Tensor>, InferError> {
+) -> Result<Vec<Cow<'a, Tensor>>, InferError> {
     for (place, tensor) in request.inputs.iter().enumerate() {
         let name = &tensor.name;
         if !spec.inputs.iter().any(|input| input.name == *name) {
@@ -136,8 +150,13 @@ fn in_order<'a>(
             )));
         }
     }
-    let find = |input: &TensorSpec| {
-        request.inputs.iter().find(|tensor| tensor.name == input.name).ok_or_else(|| {
+    let find = |(number, input): (usize, &TensorSpec)| {
+        if let Some(given) = request.inputs.iter().find(|tensor| tensor.name == input.name) {
+            return Ok(Cow::Borrowed(given));
+        }
+        let made = spec.padding.as_ref();
+        let made = made.and_then(|padding| padding.mask(number, &spec.inputs, &request.inputs));
+        made.map(Cow::Owned).ok_or_else(|| {
             InferError::bad_request(format!(
                 "input '{}' of model '{}' is missing; expected {} {}",
                 input.name,
@@ -147,7 +166,7 @@ fn in_order<'a>(
             ))
         })
     };
-    spec.inputs.iter().map(find).collect()
+    spec.inputs.iter().enumerate().map(find).collect()
 }
 
 fn shown(spec: &TensorSpec) -> String {

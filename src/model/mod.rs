@@ -4,6 +4,7 @@ pub(crate) mod beneath;
 pub mod check;
 pub mod config;
 pub mod fingerprint;
+pub mod padding;
 pub mod probe;
 pub mod scan;
 pub mod settings;

@@ -5,6 +5,7 @@ use crate::graph::{Dim, Port};
 use crate::id::StageId;
 use crate::metrics::ModelMetrics;
 use crate::model::config::{PLATFORM, Queue, Wire};
+use crate::model::padding::Padding;
 use crate::model::settings::Settings;
 use crate::proto::ModelConfig;
 use crate::request::{ModelMetadata, TensorMetadata};
@@ -90,6 +91,8 @@ pub struct ModelSpec {
     pub settings: Settings,
     /// What holds for requests that wait.
     pub queue: Queue,
+    /// Sizes that are padded.
+    pub padding: Option<Padding>,
     /// Rows of one request, at most; none where nothing is declared.
     pub request_rows_max: Option<usize>,
     /// The bytes of its settings files; zero without any.

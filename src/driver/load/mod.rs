@@ -2,6 +2,7 @@
 
 mod background;
 mod own;
+mod padding;
 mod rehearsal;
 mod trial;
 mod warm;
@@ -179,9 +180,14 @@ impl Loader {
             lanes = worker.lanes();
             host = Host::Worker(Box::new(worker), config);
         }
+        let padding = padding::tried(own, &probed, &rehearsal, lanes[0].as_ref()).await?;
         let times = self.measure(own, &probed, &rehearsal, lanes[0].as_ref()).await;
         let stage = StageId(self.stages.fetch_add(1, Ordering::Relaxed));
         let mut spec = self.spec(found, stage, own, model, &probed, &times, &host);
+        if let Some((padding, found)) = padding {
+            spec.padding = Some(padding);
+            spec.findings.insert("graftd.padding".to_owned(), found);
+        }
         let config = self.stage_config(&spec, &times);
         spec.config = Arc::new(effective(own.setup.config.as_ref(), &loaded(own, &spec, &config)));
         let warm = warm::plans(&probed, &spec, &times, config.batch_rows_max);
@@ -366,6 +372,7 @@ impl Loader {
             digest: own.digest,
             settings: own.settings.clone(),
             queue: own.setup.queue.clone(),
+            padding: None,
             request_rows_max: own.setup.request_rows_max(),
             setup: own.setup.digest,
             output_axes: axes(&probed.outputs),

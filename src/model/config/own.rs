@@ -1,5 +1,6 @@
 //! `model.toml`: what can be set for a model that Triton's configuration cannot say.
 
+use crate::model::padding::Declared;
 use crate::model::settings::Settings;
 use serde::Deserialize;
 use std::num::NonZeroUsize;
@@ -20,13 +21,15 @@ struct Own {
     queue_delay_max_us: Option<u64>,
     sessions: Option<NonZeroUsize>,
     threads: Option<NonZeroUsize>,
+    #[serde(default)]
+    padding: Vec<Declared>,
 }
 
-/// What a `model.toml` sets.
+/// What a `model.toml` sets, and the padding that it declares.
 ///
 /// # Errors
 /// A sentence with the line, the key, the value and what is allowed.
-pub(super) fn parse(text: &str) -> Result<Settings, String> {
+pub(super) fn parse(text: &str) -> Result<(Settings, Vec<Declared>), String> {
     let own: Own = toml::from_str(text).map_err(|error| {
         let before = error.span().and_then(|span| text.get(..span.start));
         let line = before.map(|before| 1 + before.matches('\n').count());
@@ -44,6 +47,7 @@ pub(super) fn parse(text: &str) -> Result<Settings, String> {
         queue_delay_max_us,
         sessions,
         threads,
+        padding,
     } = own;
     let count = |key: &str, value: Option<NonZeroUsize>| match value.map(NonZeroUsize::get) {
         Some(count) if count > COUNT_MAX => {
@@ -57,7 +61,7 @@ pub(super) fn parse(text: &str) -> Result<Settings, String> {
         sizes.dedup();
         sizes
     });
-    Ok(Settings {
+    let settings = Settings {
         dedupe,
         cache,
         timeout: timeout_ms.map(Duration::from_millis),
@@ -66,7 +70,8 @@ pub(super) fn parse(text: &str) -> Result<Settings, String> {
         queue_delay: queue_delay_max_us.map(Duration::from_micros),
         sessions: count("sessions", sessions)?,
         threads: count("threads", threads)?,
-    })
+    };
+    Ok((settings, padding))
 }
 
 #[cfg(test)]
@@ -87,19 +92,21 @@ mod tests {
             sessions: Some(2),
             threads: Some(3),
         };
-        assert_eq!(parse(text), Ok(expected));
-        assert_eq!(parse(""), Ok(Settings::default()));
+        assert_eq!(parse(text), Ok((expected, vec![])));
+        assert_eq!(parse(""), Ok((Settings::default(), vec![])));
     }
 
     #[test]
     fn wrong_ones_name_the_line_the_key_and_what_is_allowed() {
-        let table: [(&str, &[&str]); 6] = [
+        let table: [(&str, &[&str]); 8] = [
             ("cache = true\nbatch = 3", &["line 2", "unknown field `batch`", "max_batch_rows"]),
             ("threads = 0", &["line 1", "0", "nonzero"]),
             ("threads = 5000", &["threads is 5000", "at most 1024"]),
             ("cache = 'yes'", &["'yes'", "expected a boolean"]),
             ("timeout_ms = -1", &["-1", "u64"]),
             ("cache = ", &["line 1"]),
+            ("[[padding]]\ninputs = { x = { axes = 1 } }", &["line 2", "unknown field `axes`"]),
+            ("[[padding]]\ninputs = { x = { axis = [1] } }", &["line 2", "an axis by its number"]),
         ];
         for (text, parts) in table {
             let why = parse(text).unwrap_err();

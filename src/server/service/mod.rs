@@ -14,6 +14,7 @@ use crate::driver::{Call, Driver, Reply, Route};
 use crate::error::{ErrorKind, InferError};
 use crate::metrics::Metrics;
 use crate::model::check::{self, Checked, Options};
+use crate::model::padding::{self, Cut};
 use crate::model::{Catalog, ModelSpec, State, TensorSpec};
 use crate::repository::Repository;
 use crate::request::{
@@ -231,7 +232,7 @@ fn respond(
     let batched = spec.config.max_batch_size > 0;
     let formed = |(place, &index): (usize, &usize)| {
         let (port, wanted) = (&spec.outputs[index], request.outputs.get(place));
-        let output = output(port, index, &reply)?;
+        let output = output(port, index, &reply, &checked.cuts)?;
         Ok(Output::Sent(classes::formed(output, wanted, port.labels.as_deref(), batched)))
     };
     let outputs = checked
@@ -261,9 +262,14 @@ fn respond(
     })
 }
 
-/// One output, in the shape that clients see.
-fn output(port: &TensorSpec, index: usize, reply: &Reply) -> Result<OutputTensor, String> {
-    let output = assemble(&port.name, index, &reply.rows)?;
+/// One output, as long as the request and in the shape that clients see.
+fn output(
+    port: &TensorSpec,
+    index: usize,
+    reply: &Reply,
+    cuts: &[Cut],
+) -> Result<OutputTensor, String> {
+    let output = padding::cut_output(assemble(&port.name, index, &reply.rows)?, cuts, index)?;
     let Some(wire) = &port.wire else { return Ok(output) };
     let shape = wire.to_client(&output.shape.0).ok_or_else(|| {
         format!("output '{}' has shape {}, which its reshape does not fit", port.name, output.shape)

@@ -68,6 +68,7 @@ fn call(timeout: Option<Duration>) -> Call {
         settings: graftd::model::settings::Settings::default(),
         config: Arc::default(),
         queue: graftd::model::config::Queue::default(),
+        padding: None,
         request_rows_max: None,
         setup: [0; 32],
         unshared: None,

@@ -122,7 +122,7 @@ async fn workers_that_are_killed_while_they_load_do_not_keep_a_content_from_serv
         let killed = async {
             loop {
                 let others = daemon.workers("m").into_iter().filter(|worker| worker.pid != serving);
-                if let Some(worker) = others.last() {
+                if let Some(worker) = others.next_back() {
                     return worker.signal(Signal::KILL);
                 }
                 tokio::task::yield_now().await;

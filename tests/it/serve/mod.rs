@@ -7,6 +7,8 @@ mod counts;
 pub(crate) mod daemon;
 mod datatypes;
 mod life;
+mod log;
+mod padding;
 pub(crate) mod refusals;
 mod regions;
 mod samples;

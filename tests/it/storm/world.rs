@@ -236,6 +236,7 @@ fn spec(stage: StageId) -> ModelSpec {
         settings: graftd::model::settings::Settings::default(),
         config: Arc::default(),
         queue: graftd::model::config::Queue::default(),
+        padding: None,
         request_rows_max: None,
         setup: [0; 32],
         unshared: None,
