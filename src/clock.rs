@@ -21,3 +21,11 @@ impl Clock {
         MonoTime::ZERO.after(self.0.elapsed())
     }
 }
+
+/// The time since 1970 as the system has it, for comparing with the times of files; it may be set back.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+pub fn wall() -> std::time::Duration {
+    let now = std::time::SystemTime::now();
+    now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+}

@@ -6,27 +6,36 @@ use crate::driver::pool::Pools;
 use crate::metrics::Metrics;
 use crate::model::stash::Stash;
 use crate::model::{Catalog, State};
-use crate::repository::{Repository, Served};
+use crate::repository::{self, Repository, Served};
 use crate::sched::config::Config;
+use crate::server::phase::{Phase, Phases};
 use crate::server::regions::{RegionLimits, Regions};
 use crate::server::service::Service;
-use crate::server::socket::SocketFile;
-use crate::server::{Front, Limits};
+use crate::server::socket::{Access, SocketFile};
+use crate::server::{Front, Policy};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// How long refusals may take to be sent once the time to drain is over.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A look at the models that is being taken.
+type Scan<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// Everything that was decided before the start.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The directory of models.
-    pub models: PathBuf,
+    /// Which models are served.
+    pub repository: repository::Options,
     /// The Unix socket.
     pub socket: PathBuf,
+    /// Who may connect to it.
+    pub access: Access,
     /// TCP addresses beside it.
     pub listen: Vec<SocketAddr>,
     /// Where private copies of models go.
@@ -35,14 +44,37 @@ pub struct Plan {
     pub sched: Config,
     /// How models are loaded.
     pub load: LoadConfig,
-    /// The front door's limits.
-    pub limits: Limits,
+    /// Who may come in, and how much of each.
+    pub policy: Policy,
     /// What callers may do with shared memory.
     pub regions: RegionLimits,
     /// How long a request waits that does not say.
     pub timeout: Option<Duration>,
     /// How long accepted requests may take once the daemon is told to stop.
     pub drain_timeout: Duration,
+}
+
+/// The signals that the daemon acts on.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Listens from now on, so that one that comes during the start is not the process's end.
+    ///
+    /// # Errors
+    /// When the system does not let us.
+    pub fn listen() -> Result<Self, String> {
+        let listen = |kind| signal(kind).map_err(|e| format!("cannot listen to signals: {e}"));
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
 }
 
 /// A running daemon.
@@ -53,7 +85,7 @@ pub struct Daemon {
     driver: Arc<Driver>,
     repository: Arc<Repository>,
     front: Front,
-    closing: watch::Sender<bool>,
+    phases: Phases,
     _socket: SocketFile,
 }
 
@@ -63,11 +95,11 @@ impl Daemon {
     /// # Errors
     /// A sentence that says what is in the way.
     pub async fn start(plan: Plan) -> Result<Self, String> {
-        if !plan.models.is_dir() {
-            let shown = plan.models.display();
+        if !plan.repository.root.is_dir() {
+            let shown = plan.repository.root.display();
             return Err(format!("--models {shown} is no directory; name one that holds models"));
         }
-        let (socket, listener) = SocketFile::bind(&plan.socket)?;
+        let (socket, listener) = SocketFile::bind(&plan.socket, plan.access)?;
         let metrics = Arc::new(Metrics::new());
         let (driver, orders) = Driver::new(plan.sched.clone(), metrics.clone());
         let served = Arc::new(Served::default());
@@ -78,7 +110,7 @@ impl Daemon {
         })?;
         let loader = Loader::new(driver.clone(), pools.clone(), stash, plan.load.clone());
         let loader = Arc::new(loader);
-        let repository = Repository::new(plan.models.clone(), driver.clone(), loader, served);
+        let repository = Repository::new(plan.repository.clone(), driver.clone(), loader, served);
         let regions = Regions::new(plan.regions);
         let service =
             Service::new(driver.clone(), metrics, repository.clone(), regions, plan.timeout);
@@ -90,8 +122,9 @@ impl Daemon {
             }
         });
         tokio::spawn(pools.run(orders));
-        let (closing, closed) = watch::channel(false);
-        let front = Front::new(service.clone(), plan.limits, closed);
+        let phases = Phases::default();
+        let policy = plan.policy.clone();
+        let front = Front::new(service.clone(), policy, *driver.clock(), &phases);
         tokio::spawn(front.clone().unix(listener));
         for address in &plan.listen {
             let listener = TcpListener::bind(address).await;
@@ -102,34 +135,28 @@ impl Daemon {
             }
             tokio::spawn(front.clone().tcp(listener));
         }
-        Ok(Self { plan, service, driver, repository, front, closing, _socket: socket })
+        Ok(Self { plan, service, driver, repository, front, phases, _socket: socket })
     }
 
     /// Serves until told to stop; then answers what was accepted.
-    ///
-    /// # Errors
-    /// When signals cannot be listened to.
-    pub async fn run(&self) -> Result<(), String> {
-        let text = |error: std::io::Error| format!("cannot listen to signals: {error}");
-        let mut terminate = signal(SignalKind::terminate()).map_err(text)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(text)?;
-        let mut hangup = signal(SignalKind::hangup()).map_err(text)?;
-        let first = self.scan_and_announce();
-        tokio::pin!(first);
-        let mut announced = false;
+    pub async fn run(&self, signals: Signals) {
+        let Signals { mut terminate, mut interrupt, mut hangup } = signals;
+        let mut scan: Scan<'_> = Box::pin(self.scan_and_announce());
+        let mut scanning = true;
         loop {
             tokio::select! {
+                biased;
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                () = &mut first, if !announced => announced = true,
-                _ = hangup.recv(), if announced => {
-                    tracing::info!("looking at the models again");
-                    if let Err(why) = self.repository.scan().await {
-                        tracing::error!("{why}");
-                    }
+                () = &mut scan, if scanning => scanning = false,
+                _ = hangup.recv(), if !scanning => {
+                    scan = Box::pin(self.scan_again());
+                    scanning = true;
                 }
             }
         }
+        // What is still loading will not be needed.
+        drop(scan);
         let stop = async {
             tokio::select! {
                 _ = terminate.recv() => {}
@@ -140,28 +167,39 @@ impl Daemon {
             () = self.drain() => {}
             () = stop => tracing::warn!("told twice: stopping at once"),
         }
-        Ok(())
     }
 
-    async fn scan_and_announce(&self) {
+    async fn scan_again(&self) {
+        tracing::info!("looking at the models again");
+        self.scan().await;
+    }
+
+    async fn scan(&self) {
         if let Err(why) = self.repository.scan().await {
             tracing::error!("{why}");
         }
+    }
+
+    async fn scan_and_announce(&self) {
+        self.scan().await;
         let catalog = self.repository.served().catalog();
-        let line = greeting(&catalog, &self.plan.socket, &self.plan.models);
+        let line = greeting(&catalog, &self.plan.socket, &self.plan.repository.root);
         announce(&line);
     }
 
     async fn drain(&self) {
         tracing::info!("stopping: finishing what was accepted");
         self.service.set_draining();
-        self.closing.send_replace(true);
+        self.phases.reach(Phase::Draining);
         let finished = async {
             self.driver.drained().await;
             self.front.all_closed().await;
         };
         if tokio::time::timeout(self.plan.drain_timeout, finished).await.is_err() {
             tracing::warn!("some requests were not answered within {:?}", self.plan.drain_timeout);
+            self.phases.reach(Phase::Ending);
+            // They are told so; whoever does not take that in time is left.
+            let _ = tokio::time::timeout(LAST_WORDS, self.front.all_closed()).await;
         }
     }
 }
@@ -169,12 +207,13 @@ impl Daemon {
 /// The line that says what is served, what is not, and how to go on.
 fn greeting(catalog: &Catalog, socket: &Path, models: &Path) -> String {
     let (socket, models) = (socket.display(), models.display());
-    let all = catalog.iter().count();
+    let wanted = |state: &State| !matches!(state, State::Unloading | State::Absent(_));
+    let all = catalog.iter().filter(|(.., state)| wanted(state)).count();
     let ready = catalog.iter().filter(|(.., state)| matches!(state, State::Ready(_)));
     let ready: Vec<&str> = ready.map(|(name, ..)| name).collect();
     let failed = catalog.iter().find_map(|(name, version, state)| match state {
         State::Unavailable(why) => Some(format!("{name}:{version} is unavailable: {why}")),
-        State::Loading | State::Ready(_) => None,
+        State::Loading | State::Ready(_) | State::Unloading | State::Absent(_) => None,
     });
     let tried = ready.first().map(|model| {
         format!("; try: curl --unix-socket {socket} http://localhost/v2/models/{model}")

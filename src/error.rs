@@ -2,8 +2,10 @@
 //!
 //! Every layer has its own errors; each becomes an [`InferError`] once, at that layer's edge. The
 //! message is written for the client and holds no paths, addresses or library text; what only the
-//! operator should read goes to the log.
+//! operator should read goes to the log. It may quote names that the client sent, so it is made
+//! fit for terminals and headers here, once.
 
+use crate::text;
 use std::fmt;
 use std::time::Duration;
 
@@ -22,6 +24,12 @@ pub enum ErrorKind {
     AlreadyExists,
     /// The request is larger than a limit, and will be again.
     TooLarge,
+    /// The request's head is larger than the limit.
+    HeadersTooLarge,
+    /// The body did not come in time.
+    TooSlow,
+    /// The body is compressed in a way that is not offered.
+    UnknownCoding,
     /// The encoding or feature is not offered.
     Unsupported,
     /// A bound is reached; the same request may succeed later.
@@ -44,13 +52,16 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, for tables that must cover them all.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::BadRequest,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::Forbidden,
         Self::AlreadyExists,
         Self::TooLarge,
+        Self::HeadersTooLarge,
+        Self::TooSlow,
+        Self::UnknownCoding,
         Self::Unsupported,
         Self::Overloaded,
         Self::DeadlineExceeded,
@@ -76,9 +87,11 @@ pub struct InferError {
 
 impl InferError {
     /// An error that no waiting will cure.
+    ///
+    /// The message is kept as [`text::plain`] leaves it: on one line and of bounded length.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retry_after: None }
+        Self { kind, message: text::plain(message), retry_after: None }
     }
 
     /// An error of the request itself.
@@ -102,3 +115,14 @@ impl fmt::Display for InferError {
 }
 
 impl std::error::Error for InferError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_sent_stays_on_one_line() {
+        let error = InferError::bad_request("input 'a\nb\u{1b}[2J' has no 'shape'");
+        assert_eq!(error.message, "input 'a\\nb\\u{1b}[2J' has no 'shape'");
+    }
+}

@@ -15,6 +15,7 @@ pub mod reflect;
 pub mod request;
 pub mod rows;
 pub mod tensor;
+pub mod text;
 pub mod time;
 
 // Decisions.
@@ -23,11 +24,11 @@ pub mod sched;
 // Models and engines.
 pub mod engine;
 pub mod graph;
+pub mod metrics;
 pub mod model;
 
 // Where decisions meet the world.
 pub mod driver;
-pub mod metrics;
 pub mod repository;
 
 // The front door.

@@ -5,11 +5,12 @@ use graftd::cli::exit::Failure;
 use graftd::cli::serve::ServeArgs;
 use graftd::cli::table::width;
 use graftd::cli::{self, Asked, Verb};
-use graftd::daemon::Daemon;
+use graftd::daemon::{Daemon, Signals};
 use graftd::engine::worker::child;
 use graftd::logging;
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 fn main() -> ExitCode {
     // A worker takes its descriptors before anything else is opened.
@@ -48,10 +49,15 @@ fn serve(args: &ServeArgs) -> Result<(), Failure> {
         .thread_name("graftd-io")
         .build()
         .map_err(|error| format!("cannot start threads: {error}"))?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
+        let signals = Signals::listen()?;
         let daemon = Daemon::start(plan).await.map_err(Failure::configuration)?;
-        Ok(daemon.run().await?)
-    })
+        daemon.run(signals).await;
+        Ok(())
+    });
+    // A model that was just being read does not hold up the end.
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    result
 }
 
 /// Runs a verb that talks to a daemon.

@@ -98,9 +98,12 @@ impl fmt::Display for DataType {
 pub struct Shape(pub Vec<usize>);
 
 impl Shape {
-    /// The number of elements; none where the product overflows.
+    /// The number of elements; none where the product overflows. An axis of size 0 makes it 0, wherever it stands.
     #[must_use]
     pub fn elements(&self) -> Option<usize> {
+        if self.0.contains(&0) {
+            return Some(0);
+        }
         self.0.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim))
     }
 

@@ -42,3 +42,39 @@ impl MonoTime {
 pub fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
+
+/// A duration for people: three digits and the unit that suits them, such as `1.23 ms`.
+#[must_use]
+pub fn shown(duration: Duration) -> String {
+    let ns = duration.as_nanos();
+    let (unit, name) = match ns {
+        0..1_000 => return format!("{ns} ns"),
+        1_000..1_000_000 => (1e3, "us"),
+        1_000_000..1_000_000_000 => (1e6, "ms"),
+        _ => (1e9, "s"),
+    };
+    let value = ns as f64 / unit;
+    let digits = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
+    format!("{value:.digits$} {name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_shown_with_the_unit_that_suits_them() {
+        let table = [
+            (0, "0 ns"),
+            (999, "999 ns"),
+            (1_234, "1.23 us"),
+            (43_210, "43.2 us"),
+            (1_230_000, "1.23 ms"),
+            (250_000_000, "250 ms"),
+            (90_000_000_000, "90.0 s"),
+        ];
+        for (ns, text) in table {
+            assert_eq!(shown(Duration::from_nanos(ns)), text);
+        }
+    }
+}

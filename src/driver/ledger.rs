@@ -3,12 +3,15 @@
 use super::{Outgoing, Reply};
 use crate::engine::{BatchPlan, Lane};
 use crate::id::{BatchId, RequestId, SessionId};
+use crate::metrics::{ModelMetrics, Phases};
 use crate::model::ModelSpec;
 use crate::rows::{Block, Inputs, RowValue};
 use crate::sched::event::{Action, Outcome, RowRef, SettledRow, Slot};
 use crate::time::MonoTime;
 use rustc_hash::FxHashMap as HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// How one row was answered.
@@ -21,6 +24,17 @@ pub enum Route {
     Hit,
 }
 
+/// How far a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stand {
+    /// It is being submitted.
+    New,
+    /// None of its rows was handed to a session yet.
+    Waits,
+    /// One was, or it has had its end.
+    Started,
+}
+
 /// One request that was submitted.
 pub(super) struct Entry {
     pub inputs: Arc<Inputs>,
@@ -29,20 +43,52 @@ pub(super) struct Entry {
     pub submitted: MonoTime,
     pub rows: Vec<Option<RowValue>>,
     pub routes: Vec<Route>,
+    /// Whether it waits for its first row to run.
+    pub stand: Stand,
+    /// When its last outputs came, and what gathering and running them took.
+    pub landed: Option<Phases>,
     /// Where the reply goes; none while the request is being submitted.
     pub reply: Option<oneshot::Sender<Reply>>,
 }
 
-/// One lane and the worker behind it.
+impl Entry {
+    /// One of its rows was handed to a session, or it has had its end.
+    fn start(&mut self) {
+        if std::mem::replace(&mut self.stand, Stand::Started) == Stand::Waits {
+            self.spec.counts.waits_no_more();
+        }
+    }
+}
+
+/// One batch that a session has in hand.
+pub(super) struct InHand {
+    pub counts: Arc<ModelMetrics>,
+    session: SessionId,
+    /// What gathering it took; written once it was handed over, which its end may overtake.
+    pub gather_ns: AtomicU64,
+}
+
+impl InHand {
+    pub(super) fn gather(&self) -> Duration {
+        Duration::from_nanos(self.gather_ns.load(Ordering::Relaxed))
+    }
+}
+
+/// What the scheduler's numbers stand for.
 #[derive(Default)]
 pub(super) struct Ledger {
     requests: HashMap<RequestId, Entry>,
     kept: Vec<Option<RowValue>>,
+    in_hand: HashMap<BatchId, Arc<InHand>>,
     pub lanes: HashMap<SessionId, Arc<dyn Lane>>,
 }
 
-/// Outputs that an event brought along.
-pub(super) type Outputs = Option<(BatchId, Arc<Block>)>;
+/// A batch that ended with an event.
+pub(super) struct Ended {
+    pub batch: BatchId,
+    /// Its outputs and how long the run took; none where it failed.
+    pub outputs: Option<(Arc<Block>, Duration)>,
+}
 
 impl Ledger {
     pub(super) fn insert(&mut self, id: RequestId, entry: Entry) {
@@ -54,48 +100,74 @@ impl Ledger {
         let (sender, receiver) = oneshot::channel();
         if let Some(entry) = self.requests.get_mut(&id) {
             entry.reply = Some(sender);
+            if entry.stand == Stand::New {
+                entry.stand = Stand::Waits;
+                entry.spec.counts.waits();
+            }
         }
         receiver
     }
 
-    pub(super) fn requests(&self) -> usize {
-        self.requests.len()
+    /// How many requests and batches are on file.
+    pub(super) fn on_file(&self) -> (usize, usize) {
+        (self.requests.len(), self.in_hand.len())
+    }
+
+    /// Strikes a batch that ended.
+    pub(super) fn strike(&mut self, batch: BatchId) -> Option<Arc<InHand>> {
+        self.in_hand.remove(&batch)
+    }
+
+    /// Forgets a session that is gone, and what it had in hand.
+    pub(super) fn session_gone(&mut self, session: SessionId) {
+        self.lanes.remove(&session);
+        self.in_hand.retain(|_, batch| batch.session != session);
     }
 
     /// Does what an action says to what is kept here; what concerns others goes into `out`.
     pub(super) fn apply(
         &mut self,
         action: Action,
-        outputs: &Outputs,
+        ended: Option<&Ended>,
         now: MonoTime,
         out: &mut Outgoing,
     ) {
         match action {
             Action::Run { session, batch, rows, reason } => {
-                if let Some((lane, plan, waited)) = self.plan(session, &rows, now) {
-                    out.runs.push(super::Run { lane, batch, plan, reason, waited });
+                if let Some((lane, plan, counts)) = self.plan(session, &rows) {
+                    let in_hand = InHand { counts, session, gather_ns: AtomicU64::new(0) };
+                    let in_hand = Arc::new(in_hand);
+                    self.in_hand.insert(batch, in_hand.clone());
+                    rows.iter().for_each(|row| self.started(row.request));
+                    out.runs.push(super::Run { lane, batch, plan, reason, in_hand });
                 }
             }
             Action::Hit { row, slot } => {
                 let kept = self.kept.get(slot.0 as usize).cloned().flatten();
-                self.deliver(row, kept, Route::Hit);
+                self.deliver(row, kept, Route::Hit, |_| None);
             }
             Action::Settle { batch, rows } => {
-                let block = outputs.as_ref().filter(|(id, _)| *id == batch).map(|(_, block)| block);
-                if let Some(block) = block {
-                    self.settle(rows, block);
+                let ended = ended.filter(|ended| ended.batch == batch);
+                if let Some((block, run)) = ended.and_then(|ended| ended.outputs.as_ref()) {
+                    let gather = self.in_hand.get(&batch).map(|batch| batch.gather());
+                    let gather = gather.unwrap_or_default();
+                    let phases = |submitted| Phases::new(submitted, gather, *run, now);
+                    self.settle(rows, block, phases);
                 }
             }
             Action::Evict { slot } => self.keep(slot, None),
             Action::Reply { request, outcome } => self.reply(request, outcome, out),
             Action::Release { request } => {
-                self.requests.remove(&request);
+                if let Some(mut entry) = self.requests.remove(&request) {
+                    entry.start();
+                }
             }
             Action::Isolate { stage } => out.orders.push(super::Order::Isolate { stage }),
             Action::Retire { session } => {
                 self.lanes.remove(&session);
                 out.orders.push(super::Order::Retire { session });
             }
+            Action::Forget { stage } => out.orders.push(super::Order::Forget { stage }),
             Action::Terminate { session, batch } => {
                 if let Some(lane) = self.lanes.get(&session) {
                     lane.terminate(batch);
@@ -114,8 +186,7 @@ impl Ledger {
         &self,
         session: SessionId,
         rows: &[RowRef],
-        now: MonoTime,
-    ) -> Option<(Arc<dyn Lane>, Arc<BatchPlan>, std::time::Duration)> {
+    ) -> Option<(Arc<dyn Lane>, Arc<BatchPlan>, Arc<ModelMetrics>)> {
         // A session whose death is not yet told has no lane any more: its batch comes back with that.
         let lane = self.lanes.get(&session)?.clone();
         let first = self.requests.get(&rows.first()?.request)?;
@@ -128,14 +199,25 @@ impl Ledger {
             let entry = self.requests.get(&row.request)?;
             plan.push(entry.inputs.clone(), row.row as usize);
         }
-        Some((lane, Arc::new(plan), now.since(first.submitted)))
+        Some((lane, Arc::new(plan), spec.counts.clone()))
     }
 
-    fn settle(&mut self, rows: Vec<SettledRow>, block: &Arc<Block>) {
+    fn started(&mut self, id: RequestId) {
+        if let Some(entry) = self.requests.get_mut(&id) {
+            entry.start();
+        }
+    }
+
+    fn settle(
+        &mut self,
+        rows: Vec<SettledRow>,
+        block: &Arc<Block>,
+        phases: impl Fn(MonoTime) -> Phases,
+    ) {
         for (index, row) in rows.into_iter().enumerate() {
             let value = RowValue { block: block.clone(), index };
             for waiter in row.waiters {
-                self.deliver(waiter, Some(value.clone()), Route::Run);
+                self.deliver(waiter, Some(value.clone()), Route::Run, |at| Some(phases(at)));
             }
             if let Some(slot) = row.keep {
                 self.keep(slot, Some(value.detached()));
@@ -143,8 +225,15 @@ impl Ledger {
         }
     }
 
-    fn deliver(&mut self, row: RowRef, value: Option<RowValue>, route: Route) {
+    fn deliver(
+        &mut self,
+        row: RowRef,
+        value: Option<RowValue>,
+        route: Route,
+        phases: impl Fn(MonoTime) -> Option<Phases>,
+    ) {
         if let Some(entry) = self.requests.get_mut(&row.request) {
+            entry.landed = phases(entry.submitted).or(entry.landed);
             let place = row.row as usize;
             if let (Some(room), Some(how)) =
                 (entry.rows.get_mut(place), entry.routes.get_mut(place))
@@ -165,6 +254,8 @@ impl Ledger {
 
     fn reply(&mut self, id: RequestId, outcome: Outcome, out: &mut Outgoing) {
         let Some(entry) = self.requests.get_mut(&id) else { return };
+        entry.start();
+        let (submitted, phases) = (entry.submitted, entry.landed);
         let rows = std::mem::take(&mut entry.rows);
         let routes = std::mem::take(&mut entry.routes);
         // What was never accepted lends nothing and gets no release.
@@ -172,7 +263,8 @@ impl Ledger {
         if matches!(outcome, Outcome::Refused { .. } | Outcome::Quarantined) {
             self.requests.remove(&id);
         }
-        let reply = Reply { outcome, rows: rows.into_iter().flatten().collect(), routes };
+        let rows = rows.into_iter().flatten().collect();
+        let reply = Reply { outcome, rows, routes, submitted, phases };
         match sender {
             Some(sender) => out.replies.push((sender, reply)),
             None => out.direct = Some(reply),

@@ -14,15 +14,15 @@ pub use ledger::Route;
 use crate::clock::Clock;
 use crate::engine::{BatchPlan, Begun, Completion, CompletionSink, EngineError, Lane};
 use crate::id::{BatchId, ClassKey, RequestId, RowKey, SessionId, StageId};
-use crate::metrics::Metrics;
+use crate::metrics::{End, Metrics, ModelMetrics, Phases};
 use crate::model::ModelSpec;
 use crate::reactor::Alarm;
 use crate::rows::{Inputs, RowValue};
 use crate::sched::config::Config;
 use crate::sched::event::{Event, Failure, Job, Outcome, Priority, RunReason, Sharing};
 use crate::sched::{Load, Scheduler};
-use crate::time::MonoTime;
-use ledger::{Entry, Ledger, Outputs};
+use crate::time::{MonoTime, nanos};
+use ledger::{Ended, Entry, InHand, Ledger, Stand};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -62,6 +62,10 @@ pub struct Reply {
     pub rows: Vec<RowValue>,
     /// How each row was answered.
     pub routes: Vec<Route>,
+    /// When it was submitted.
+    pub submitted: MonoTime,
+    /// Where its time went, if a run was needed for it.
+    pub phases: Option<Phases>,
 }
 
 /// What the pools are asked to do.
@@ -76,6 +80,11 @@ pub enum Order {
     Retire {
         /// The session.
         session: SessionId,
+    },
+    /// Let go of everything that a retired stage has.
+    Forget {
+        /// The stage.
+        stage: StageId,
     },
     /// Sessions died with their process.
     Died {
@@ -97,7 +106,7 @@ struct Run {
     batch: BatchId,
     plan: Arc<BatchPlan>,
     reason: RunReason,
-    waited: Duration,
+    in_hand: Arc<InHand>,
 }
 
 /// Everything to be done once the lock is free.
@@ -127,7 +136,10 @@ pub struct Driver {
     armed: AtomicU64,
     rearm: Notify,
     idle: Notify,
+    /// Stages may have gone.
+    gone: Notify,
     metrics: Arc<Metrics>,
+    config: Config,
 }
 
 impl std::fmt::Debug for Driver {
@@ -141,7 +153,7 @@ impl Driver {
     #[must_use]
     pub fn new(config: Config, metrics: Arc<Metrics>) -> (Arc<Self>, flume::Receiver<Order>) {
         let (orders, queue) = flume::bounded(ORDERS_MAX);
-        let core = Core { sched: Scheduler::new(config), ledger: Ledger::default() };
+        let core = Core { sched: Scheduler::new(config.clone()), ledger: Ledger::default() };
         let driver = Self {
             core: Mutex::new(core),
             clock: Clock::start(),
@@ -151,7 +163,9 @@ impl Driver {
             armed: AtomicU64::new(u64::MAX),
             rearm: Notify::new(),
             idle: Notify::new(),
+            gone: Notify::new(),
             metrics,
+            config,
         };
         (Arc::new(driver), queue)
     }
@@ -166,6 +180,8 @@ impl Driver {
             spec: call.spec.clone(),
             whole: call.whole,
             submitted: now,
+            stand: Stand::New,
+            landed: None,
             rows: vec![None; rows],
             routes: vec![Route::Run; rows],
             reply: None,
@@ -185,7 +201,7 @@ impl Driver {
             Ok(reply) => return reply,
             Err(receiver) => receiver,
         };
-        let withdraw = Withdraw { driver: self, id };
+        let withdraw = Withdraw { driver: self, id, counts: &call.spec.counts, submitted: now };
         let reply = receiver.await;
         std::mem::forget(withdraw);
         reply.unwrap_or_else(|_| Reply {
@@ -193,6 +209,8 @@ impl Driver {
             outcome: Outcome::Failed(Failure { message: "the daemon lost its answer".into() }),
             rows: Vec::new(),
             routes: Vec::new(),
+            submitted: now,
+            phases: None,
         })
     }
 
@@ -209,7 +227,7 @@ impl Driver {
             let now = self.clock.now();
             core.ledger.insert(id, entry);
             core.sched.handle(now, Event::Submit(job));
-            core.collect(&None, now, &mut out);
+            core.collect(None, now, &mut out);
             self.arm(core.sched.next_wakeup());
             out.direct.take().ok_or_else(|| core.ledger.wait_for(id))
         };
@@ -220,7 +238,8 @@ impl Driver {
 
     /// Tells the scheduler of an event and does what it wants done.
     pub fn event(&self, event: Event) {
-        self.drive(event, None);
+        let follow_ups = self.step(event, None).0;
+        self.follow(follow_ups);
     }
 
     /// A new session's number.
@@ -240,7 +259,7 @@ impl Driver {
     }
 
     fn session_gone(&self, session: SessionId) {
-        self.core.lock().ledger.lanes.remove(&session);
+        self.core.lock().ledger.session_gone(session);
         self.event(Event::SessionDown { session });
     }
 
@@ -263,8 +282,9 @@ impl Driver {
     pub fn verify(&self) -> Result<(), String> {
         let core = self.core.lock();
         core.sched.verify()?;
-        if core.sched.is_idle() && core.ledger.requests() > 0 {
-            return Err(format!("idle, but {} requests are on file", core.ledger.requests()));
+        let (requests, batches) = core.ledger.on_file();
+        if core.sched.is_idle() && requests + batches > 0 {
+            return Err(format!("idle, but {requests} requests and {batches} batches are on file"));
         }
         Ok(())
     }
@@ -277,6 +297,29 @@ impl Driver {
                 return;
             }
             idle.await;
+        }
+    }
+
+    /// Where what happens is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> &Config {
+        &self.config
+    }
+
+    /// Waits until the last row of a retired stage is answered.
+    pub async fn stage_gone(&self, stage: StageId) {
+        loop {
+            let gone = self.gone.notified();
+            if self.stage_queue(stage).is_none() {
+                return;
+            }
+            gone.await;
         }
     }
 
@@ -312,7 +355,7 @@ impl Driver {
             let mut core = self.core.lock();
             let now = self.clock.now();
             core.sched.handle_timeout(now);
-            core.collect(&None, now, &mut out);
+            core.collect(None, now, &mut out);
             let wakeup = core.sched.next_wakeup();
             self.armed.store(wakeup.map_or(u64::MAX, MonoTime::as_nanos), Ordering::Release);
             core.sched.is_idle()
@@ -324,34 +367,47 @@ impl Driver {
         self.follow(follow_ups);
     }
 
-    /// One event, and every event that its actions bring about on this very thread.
-    fn drive(&self, event: Event, outputs: Outputs) {
-        let follow_ups = self.step(event, outputs);
-        self.follow(follow_ups);
-    }
-
+    /// Every completion that came at once, and those that they bring about on this very thread.
     fn follow(&self, mut completions: Vec<Completion>) {
         while let Some(completion) = completions.pop() {
-            let (event, outputs) = self.completed(completion);
-            completions.extend(self.step(event, outputs));
+            completions.extend(self.settle(completion));
         }
     }
 
-    fn step(&self, event: Event, outputs: Outputs) -> Vec<Completion> {
+    /// Tells the scheduler what came of a batch, does what it wants done, and counts the batch.
+    fn settle(&self, completion: Completion) -> Vec<Completion> {
+        let start = self.clock.now();
+        let (event, ended) = completed(completion);
+        let (follow_ups, in_hand) = self.step(event, Some(&ended));
+        // One whose session is gone was given back and is counted when it runs again.
+        if let Some(in_hand) = in_hand {
+            match &ended.outputs {
+                Some((block, run)) => {
+                    let scatter = self.clock.now().since(start);
+                    in_hand.counts.batch_done(block.rows, [in_hand.gather(), *run, scatter]);
+                }
+                None => in_hand.counts.batch_failed(),
+            }
+        }
+        follow_ups
+    }
+
+    fn step(&self, event: Event, ended: Option<&Ended>) -> (Vec<Completion>, Option<Arc<InHand>>) {
         let mut out = Outgoing::default();
-        let idle = {
+        let (idle, in_hand) = {
             let mut core = self.core.lock();
             let now = self.clock.now();
             core.sched.handle(now, event);
-            core.collect(&outputs, now, &mut out);
+            core.collect(ended, now, &mut out);
+            let in_hand = ended.and_then(|ended| core.ledger.strike(ended.batch));
             // Under the lock, so that the timer task cannot overwrite an earlier time with a later one.
             self.arm(core.sched.next_wakeup());
-            core.sched.is_idle()
+            (core.sched.is_idle(), in_hand)
         };
         if idle {
             self.idle.notify_waiters();
         }
-        self.perform(out)
+        (self.perform(out), in_hand)
     }
 
     /// Has the timer task look again if it would wake too late.
@@ -365,11 +421,15 @@ impl Driver {
     /// Does what was collected: batches first, so that no session stands idle for the sake of a reply.
     fn perform(&self, out: Outgoing) -> Vec<Completion> {
         let mut finished = Vec::new();
-        for Run { lane, batch, plan, reason, waited } in out.runs {
+        for Run { lane, batch, plan, reason, in_hand } in out.runs {
             let start = self.clock.now();
             let begun = lane.begin(batch, &plan);
-            let gather = self.clock.now().since(start);
-            self.metrics.batch_started(plan.rows(), reason, waited, gather);
+            let mut gather = self.clock.now().since(start);
+            if let Begun::Finished(Completion { result: Ok((_, run)), .. }) = &begun {
+                gather = gather.saturating_sub(*run);
+            }
+            in_hand.gather_ns.store(nanos(gather), Ordering::Relaxed);
+            in_hand.counts.batch_started(plan.rows(), reason);
             if let Begun::Finished(completion) = begun {
                 finished.push(completion);
             }
@@ -379,48 +439,47 @@ impl Driver {
             let _ = sender.send(reply);
         }
         for order in out.orders {
+            if let Order::Forget { .. } = order {
+                self.gone.notify_waiters();
+            }
             if self.orders.try_send(order).is_err() {
                 tracing::error!("the pools do not keep up with the scheduler's orders");
             }
         }
         finished
     }
+}
 
-    fn completed(&self, completion: Completion) -> (Event, Outputs) {
-        let Completion { session, batch, result } = completion;
-        match result {
-            Ok((block, service)) => {
-                self.metrics.batch_done(block.rows, service);
-                let row_bytes = block.row_bytes() as u64;
-                let done = Event::Done { session, batch, service, row_bytes };
-                (done, Some((batch, Arc::new(block))))
+/// What came of a batch, as the scheduler hears of it and as the ledger needs it.
+fn completed(completion: Completion) -> (Event, Ended) {
+    let Completion { session, batch, result } = completion;
+    match result {
+        Ok((block, service)) => {
+            let row_bytes = block.row_bytes() as u64;
+            let outputs = Some((Arc::new(block), service));
+            (Event::Done { session, batch, service, row_bytes }, Ended { batch, outputs })
+        }
+        Err(error) => {
+            if let EngineError::Protocol(what) = &error {
+                tracing::error!("session {session}: {what}");
             }
-            Err(error) => {
-                if let EngineError::Protocol(what) = &error {
-                    tracing::error!("session {session}: {what}");
-                }
-                self.metrics.batch_failed();
-                let failure = Failure { message: error.to_string().into() };
-                (Event::Failed { session, batch, failure }, None)
-            }
+            let failure = Failure { message: error.to_string().into() };
+            (Event::Failed { session, batch, failure }, Ended { batch, outputs: None })
         }
     }
 }
 
 impl Core {
-    fn collect(&mut self, outputs: &Outputs, now: MonoTime, out: &mut Outgoing) {
+    fn collect(&mut self, ended: Option<&Ended>, now: MonoTime, out: &mut Outgoing) {
         while let Some(action) = self.sched.poll() {
-            self.ledger.apply(action, outputs, now, out);
+            self.ledger.apply(action, ended, now, out);
         }
     }
 }
 
 impl CompletionSink for Driver {
     fn complete(&self, completion: Completion) {
-        let start = self.clock.now();
-        let (event, outputs) = self.completed(completion);
-        let follow_ups = self.step(event, outputs);
-        self.metrics.scattered(self.clock.now().since(start));
+        let follow_ups = self.settle(completion);
         self.follow(follow_ups);
     }
 }
@@ -440,11 +499,14 @@ impl crate::engine::worker::WorkerEvents for Driver {
 struct Withdraw<'a> {
     driver: &'a Driver,
     id: RequestId,
+    counts: &'a ModelMetrics,
+    submitted: MonoTime,
 }
 
 impl Drop for Withdraw<'_> {
     fn drop(&mut self) {
-        self.driver.metrics.request_cancelled();
+        let waited = self.driver.clock.now().since(self.submitted);
+        self.counts.ended(End::Cancelled, waited);
         self.driver.event(Event::Cancel(self.id));
     }
 }

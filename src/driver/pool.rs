@@ -46,6 +46,19 @@ struct Pool {
     warmed: u32,
 }
 
+/// One worker process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerFacts {
+    /// The model and version that it runs, as `name:version`.
+    pub model: String,
+    /// The process's number.
+    pub pid: u32,
+    /// It runs suspect rows, apart from other traffic.
+    pub apart: bool,
+    /// Batches that it completed.
+    pub completed: u32,
+}
+
 /// Told when a stage cannot be served any more, and when it can again.
 pub type Health = Arc<dyn Fn(StageId, Result<(), String>) + Send + Sync>;
 
@@ -114,6 +127,23 @@ impl Pools {
         }
     }
 
+    /// The worker processes that live, those apart last.
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerFacts> {
+        let pools = self.pools.lock();
+        let serving = pools.values().filter_map(|pool| {
+            Some((pool.recipe.config.label.clone(), pool.serving.as_ref()?, false))
+        });
+        let apart = pools.values().filter_map(|pool| {
+            Some((pool.recipe.config.label.clone(), &pool.isolation.as_ref()?.1, true))
+        });
+        let facts = |(model, worker, apart): (String, &Worker, bool)| {
+            let (pid, completed) = (worker.pid, worker.completed());
+            WorkerFacts { model, pid, apart, completed }
+        };
+        serving.chain(apart).map(facts).collect()
+    }
+
     /// Follows the scheduler's orders; runs for as long as the daemon.
     pub async fn run(self: Arc<Self>, orders: flume::Receiver<Order>) {
         while let Ok(order) = orders.recv_async().await {
@@ -122,6 +152,7 @@ impl Pools {
                     tokio::spawn(self.clone().isolate(stage));
                 }
                 Order::Retire { session } => self.retire(session),
+                Order::Forget { stage } => self.forget(stage),
                 Order::Died { sessions, how } => self.died(&sessions, &how),
                 Order::Hung { session } => {
                     tracing::warn!("session {session} runs past its watchdog; asking it to end");
@@ -175,24 +206,22 @@ impl Pools {
         }
     }
 
+    /// Ends a worker apart that nobody needs any more; serving workers go with their stage.
     fn retire(&self, session: SessionId) {
-        let mut pools = self.pools.lock();
-        let mut gone = None;
-        for (&stage, pool) in pools.iter_mut() {
+        for pool in self.pools.lock().values_mut() {
             if pool.isolation.as_ref().is_some_and(|(id, _)| *id == session) {
                 pool.isolation = None;
             }
-            pool.sessions.retain(|id| *id != session);
-            if pool.sessions.is_empty() && pool.serving.is_some() {
-                gone = Some(stage);
-            }
         }
-        let pool = gone.and_then(|stage| pools.remove(&stage));
-        drop(pools);
+    }
+
+    /// Lets a stage go, whether its workers live, died or are being started.
+    fn forget(&self, stage: StageId) {
+        let pool = self.pools.lock().remove(&stage);
         if let Some(Pool { recipe, serving, isolation, .. }) = pool {
             // Dropping a worker ends its process; then nothing loads the private copy any more.
             drop((serving, isolation));
-            tokio::task::spawn_blocking(move || discard(&recipe.config));
+            tokio::task::spawn_blocking(move || discard(recipe));
         }
     }
 
@@ -247,11 +276,12 @@ impl Pools {
     }
 }
 
-/// Removes the private copy of a model that is served no more: it may be large.
-fn discard(config: &WorkerConfig) {
-    // What stays behind goes with the stash.
-    let _ = config.order.model.parent().map(std::fs::remove_dir_all);
-    tracing::info!("model {} is retired", config.label);
+/// Lets go of the private copy of a model that is served no more: it may be large.
+fn discard(recipe: Recipe) {
+    let label = recipe.config.label.clone();
+    // Whoever is just starting a worker with it holds it too; it goes with the last.
+    drop(recipe);
+    tracing::info!("model {label} is retired");
 }
 
 fn backoff(failures: u32) -> Duration {

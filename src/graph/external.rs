@@ -9,6 +9,7 @@
 
 use super::error::GraphError;
 use super::proto::TensorProto;
+use crate::text;
 
 /// Where a tensor's values lie outside the model file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,7 +81,7 @@ fn has_drive(location: &str) -> bool {
 /// # Errors
 /// A location that [`check_location`] refuses, or fields that mean nothing.
 pub fn external_data(tensor: &TensorProto) -> Result<Option<ExternalData>, GraphError> {
-    let bad = |what| GraphError::ExternalField { tensor: tensor.name().to_owned(), what };
+    let bad = |what| GraphError::ExternalField { tensor: text::name(tensor.name()), what };
     match tensor.data_location() {
         0 => return Ok(None),
         1 => {}
@@ -108,9 +109,7 @@ pub fn external_data(tensor: &TensorProto) -> Result<Option<ExternalData>, Graph
 }
 
 fn refused(tensor: &TensorProto, location: &str, why: ExternalError) -> GraphError {
-    // Enough to find the tensor; the text may be megabytes.
-    let location = location.chars().take(200).collect();
-    GraphError::External { tensor: tensor.name().to_owned(), location, why }
+    GraphError::External { tensor: text::name(tensor.name()), location: text::name(location), why }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::proto::{
 use super::survey::Survey;
 use super::wire::{Limits, scan};
 use crate::tensor::DataType;
+use crate::text;
 use bytes::Bytes;
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
@@ -178,7 +179,7 @@ pub(super) fn opsets(
         let name = domain(import.domain());
         let before = opsets.insert(name.to_owned(), import.version());
         if before.is_some_and(|version| version != import.version()) {
-            return Err(GraphError::OpsetTwice { domain: name.to_owned() });
+            return Err(GraphError::OpsetTwice { domain: text::name(name) });
         }
     }
     Ok(opsets)
@@ -193,7 +194,7 @@ fn ports<'a>(
     for info in infos {
         let port = port(side, info)?;
         if !names.insert(info.name()) {
-            return Err(GraphError::PortTwice { side, port: port.name });
+            return Err(GraphError::PortTwice { side, port: text::name(&port.name) });
         }
         ports.push(port);
     }
@@ -206,7 +207,7 @@ fn port(side: &'static str, info: &ValueInfoProto) -> Result<Port, GraphError> {
         Some(TypeValue::Tensor(tensor)) => {
             let datatype = datatype(tensor.elem_type()).ok_or_else(|| GraphError::Datatype {
                 side,
-                port: name.clone(),
+                port: text::name(&name),
                 elem_type: elem_type_name(tensor.elem_type()),
             })?;
             return Ok(Port { name, datatype, dims: dims(tensor) });
@@ -217,7 +218,7 @@ fn port(side: &'static str, info: &ValueInfoProto) -> Result<Port, GraphError> {
         Some(TypeValue::Optional(_)) => "an optional value",
         None => "of no declared type",
     };
-    Err(GraphError::NotTensor { side, port: name, what })
+    Err(GraphError::NotTensor { side, port: text::name(&name), what })
 }
 
 fn dims(tensor: &TensorTypeProto) -> Option<Vec<Dim>> {

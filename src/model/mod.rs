@@ -3,6 +3,7 @@
 pub(crate) mod beneath;
 pub mod check;
 pub mod config;
+pub mod fingerprint;
 pub mod probe;
 pub mod scan;
 pub mod settings;
@@ -22,6 +23,10 @@ pub enum State {
     Loading,
     /// It answers.
     Ready(Arc<ModelSpec>),
+    /// It takes no more requests; those in flight are answered.
+    Unloading,
+    /// It is on disk and not to be served, for this reason.
+    Absent(&'static str),
     /// It cannot answer, for this reason.
     Unavailable(String),
 }
@@ -48,6 +53,8 @@ impl Catalog {
                 let wait = std::time::Duration::from_secs(1);
                 Err(InferError::new(ErrorKind::Unavailable, text).retry_after(wait))
             }
+            State::Unloading => Err(not_loaded(model, "is being unloaded")),
+            State::Absent(why) => Err(not_loaded(model, why)),
             State::Unavailable(reason) => {
                 let text = format!("model '{model}' version {number} is unavailable: {reason}");
                 Err(InferError::new(ErrorKind::Unavailable, text))
@@ -65,6 +72,11 @@ impl Catalog {
             let text = format!("model '{model}' is not known; served here: {}", names.join(", "));
             return Err(InferError::new(ErrorKind::NotFound, text));
         };
+        if let Some((_, State::Unloading | State::Absent(_))) = versions.last_key_value()
+            && !self.wants(model)
+        {
+            return Err(not_loaded(model, "is not loaded"));
+        }
         let found = match version {
             Some(text) => text.parse().ok().and_then(|number| versions.get_key_value(&number)),
             None => versions
@@ -84,10 +96,24 @@ impl Catalog {
         })
     }
 
+    /// Whether anything of a model is served, loads or is to be.
+    #[must_use]
+    pub fn wants(&self, model: &str) -> bool {
+        let versions = self.models.get(model).into_iter().flatten();
+        versions.into_iter().any(|(_, s)| !matches!(s, State::Unloading | State::Absent(_)))
+    }
+
     /// Every version with its state, by name and number.
     pub fn iter(&self) -> impl Iterator<Item = (&str, u64, &State)> {
         self.models.iter().flat_map(|(name, versions)| {
             versions.iter().map(move |(&version, state)| (name.as_str(), version, state))
         })
     }
+}
+
+fn not_loaded(model: &str, why: &str) -> InferError {
+    let text = format!(
+        "model '{model}' {why}; an administrator can load it by POST /v2/repository/models/{model}/load"
+    );
+    InferError::new(ErrorKind::NotFound, text)
 }

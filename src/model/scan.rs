@@ -1,7 +1,8 @@
 //! Finding models in a directory: flat `NAME.onnx` files and `NAME/VERSION/model.onnx` folders.
 //!
-//! Looks at names, and at the settings that say which versions are served. Whatever is not a model is passed over; a model whose file turns out to be broken
-//! is found here like any other and refused later, with its reason.
+//! Looks at names, and at the settings that say which versions are served. Whatever is not a model is passed
+//! over; a model whose file turns out to be broken is found here like any other and refused later, with its
+//! reason.
 
 use super::config;
 use std::collections::BTreeMap;
@@ -49,10 +50,24 @@ pub struct Listing {
 /// # Errors
 /// When the directory cannot be read.
 pub fn scan(root: &Path) -> io::Result<Listing> {
+    let paths: io::Result<Vec<PathBuf>> =
+        fs::read_dir(root)?.map(|entry| Ok(entry?.path())).collect();
+    Ok(listing(paths?))
+}
+
+/// Lists the versions of one model of a directory.
+///
+/// # Errors
+/// A name that no model can have, as a sentence for whoever asked for it.
+pub fn scan_one(root: &Path, name: &str) -> Result<Listing, String> {
+    check_name(name)?;
+    Ok(listing(vec![root.join(format!("{name}.onnx")), root.join(name)]))
+}
+
+fn listing(paths: Vec<PathBuf>) -> Listing {
     let mut by_name: BTreeMap<(String, u64), PathBuf> = BTreeMap::new();
     let mut refused = Vec::new();
-    for entry in fs::read_dir(root)? {
-        let path = entry?.path();
+    for path in paths {
         for (name, version, file) in versions(&path) {
             if let Err(why) = check_name(&name) {
                 refused.push(format!("{}: {why}", path.display()));
@@ -68,7 +83,7 @@ pub fn scan(root: &Path) -> io::Result<Listing> {
     }
     let found = by_name.into_iter().map(|((name, version), file)| Found { name, version, file });
     refused.sort();
-    Ok(Listing { found: found.collect(), refused })
+    Listing { found: found.collect(), refused }
 }
 
 /// The versions behind one entry of the directory.
@@ -115,9 +130,10 @@ fn version_number(text: &str) -> Option<u64> {
 /// Names travel in paths, logs and metrics, so only a plain set of characters is taken.
 fn check_name(name: &str) -> Result<(), String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-+@ ".contains(c);
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(plain) {
+    let short = (1..=NAME_BYTES_MAX).contains(&name.len());
+    if !short || name.starts_with('.') || !name.chars().all(plain) {
         return Err(format!(
-            "a model's name is 1 to {NAME_BYTES_MAX} letters, digits or '._-+@ ', not '{}'",
+            "a model's name is 1 to {NAME_BYTES_MAX} letters, digits or '._-+@ ', no dot first, not '{}'",
             name.escape_debug()
         ));
     }

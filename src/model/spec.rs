@@ -3,6 +3,7 @@
 use crate::digest::StageDigest;
 use crate::graph::{Dim, Port};
 use crate::id::StageId;
+use crate::metrics::ModelMetrics;
 use crate::model::config::{PLATFORM, Queue, Wire};
 use crate::model::settings::Settings;
 use crate::proto::ModelConfig;
@@ -101,6 +102,8 @@ pub struct ModelSpec {
     pub whole_axes: Arc<[Option<usize>]>,
     /// The configuration that holds, in the form that clients read.
     pub config: Arc<ModelConfig>,
+    /// Where what happens to it is counted.
+    pub counts: Arc<ModelMetrics>,
     /// What was found at load, to be shown.
     pub findings: BTreeMap<String, String>,
 }

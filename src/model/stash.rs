@@ -64,15 +64,21 @@ impl Stash {
         Ok(Self { folder, _lock: lock })
     }
 
+    /// A new folder among the copies; it goes when it is dropped.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn folder(&self, prefix: &str) -> io::Result<TempDir> {
+        tempfile::Builder::new().prefix(prefix).tempdir_in(self.folder.path())
+    }
+
     /// Copies a model file and all it refers to.
     ///
     /// # Errors
     /// A sentence: what cannot be read, is no model, or leads out of the model's folder.
     pub fn copy(&self, original: &Path) -> Result<Stashed, String> {
-        let place = tempfile::Builder::new()
-            .prefix("model-")
-            .tempdir_in(self.folder.path())
-            .map_err(|error| format!("cannot make a private copy: {error}"))?;
+        let place = self.folder("model-");
+        let place = place.map_err(|error| format!("cannot make a private copy: {error}"))?;
         let bytes = fs::read(original).map_err(|error| format!("cannot be read: {error}"))?;
         let bytes = Bytes::from(bytes);
         let model = graph::read(bytes.clone()).map_err(|error| error.to_string())?;

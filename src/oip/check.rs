@@ -231,10 +231,11 @@ mod tests {
 
     #[test]
     fn bytes_are_held_against_shape_and_datatype() {
-        let good: [(DataType, &[usize], &[u8]); 6] = [
+        let good: [(DataType, &[usize], &[u8]); 7] = [
             (DataType::Fp16, &[2], &[0; 4]),
             (DataType::Int64, &[], &[0; 8]),
             (DataType::Fp32, &[0, 3], &[]),
+            (DataType::Fp32, &[1 << 40, 1 << 40, 0], &[]),
             (DataType::Bool, &[2], &[0, 1]),
             (DataType::Bytes, &[2], &[1, 0, 0, 0, 7, 0, 0, 0, 0]),
             (DataType::Bytes, &[0], &[]),

@@ -20,6 +20,9 @@ pub const fn of(kind: ErrorKind) -> (u16, Code) {
         ErrorKind::Forbidden => (403, Code::PermissionDenied),
         ErrorKind::AlreadyExists => (409, Code::AlreadyExists),
         ErrorKind::TooLarge => (413, Code::ResourceExhausted),
+        ErrorKind::HeadersTooLarge => (431, Code::ResourceExhausted),
+        ErrorKind::TooSlow => (408, Code::Aborted),
+        ErrorKind::UnknownCoding => (415, Code::Unimplemented),
         ErrorKind::Unsupported => (501, Code::Unimplemented),
         ErrorKind::Overloaded | ErrorKind::Unavailable | ErrorKind::ShuttingDown => {
             (503, Code::Unavailable)
@@ -75,6 +78,7 @@ mod tests {
             Code::Cancelled,
             Code::AlreadyExists,
             Code::ResourceExhausted,
+            Code::Aborted,
         ];
         for kind in ErrorKind::ALL {
             let (status, code) = of(kind);

@@ -1,30 +1,62 @@
-//! What is served, kept in agreement with the model directory.
+//! What is served, kept in agreement with the model directory and with what an administrator wants.
 //!
 //! The only place where models come and go: at the start, when the directory is looked at again, and when an
-//! administrator loads or unloads one. A version that is replaced answers until the new one is warm.
+//! administrator loads or unloads one. Changes to one model take turns; models do not wait for each other
+//! beyond the bound on loads at a time. A version that is replaced answers until the new one is warm, and one
+//! whose new files cannot be loaded goes on answering with the old. Files that failed are not tried again
+//! until they change or somebody asks.
+//!
+//! A model that was unloaded stays so until a load is asked for, whatever happens to its files, so that files
+//! can be exchanged between the two; only when its files vanish is it forgotten, and then it may come back
+//! as any new one.
 
+mod books;
+mod carried;
+pub mod control;
+mod index;
+mod requests;
+mod scan;
 mod served;
+mod settle;
 
+pub use carried::Overrides;
+pub use index::IndexEntry;
 pub use served::Served;
 
 use crate::driver::Driver;
 use crate::driver::load::Loader;
-use crate::id::StageId;
-use crate::model::scan::{self, Found};
-use crate::model::{ModelSpec, State};
+use crate::driver::pool::WorkerFacts;
+use crate::model::ModelSpec;
 use crate::sched::event::Event;
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use books::Books;
+use control::Control;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::Semaphore;
+
+/// What a repository does.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The model directory.
+    pub root: PathBuf,
+    /// Who decides which models are served.
+    pub control: Control,
+    /// Models found in the directory that load at the same time; beside them one that was asked for.
+    pub loads: usize,
+}
 
 /// The model directory and what is served from it.
 #[derive(Debug)]
 pub struct Repository {
-    root: PathBuf,
+    options: Options,
     driver: Arc<Driver>,
     loader: Arc<Loader>,
     served: Arc<Served>,
+    books: Books,
+    /// Loads of what was found, and of what was asked for: who asks waits for no queue of the others.
+    found_loads: Semaphore,
+    asked_loads: Semaphore,
     /// The first look at the directory is over.
     started: AtomicBool,
 }
@@ -33,18 +65,27 @@ impl Repository {
     /// A repository that was not looked at yet.
     #[must_use]
     pub fn new(
-        root: PathBuf,
+        options: Options,
         driver: Arc<Driver>,
         loader: Arc<Loader>,
         served: Arc<Served>,
     ) -> Arc<Self> {
-        Arc::new(Self { root, driver, loader, served, started: AtomicBool::new(false) })
+        Arc::new(Self {
+            found_loads: Semaphore::new(options.loads.max(1)),
+            asked_loads: Semaphore::new(1),
+            options,
+            driver,
+            loader,
+            served,
+            books: Books::default(),
+            started: AtomicBool::new(false),
+        })
     }
 
-    /// The directory.
+    /// The worker processes that serve it.
     #[must_use]
-    pub fn root(&self) -> &Path {
-        &self.root
+    pub fn workers(&self) -> Vec<WorkerFacts> {
+        self.loader.workers()
     }
 
     /// What is served now.
@@ -59,81 +100,20 @@ impl Repository {
         self.started.load(Ordering::Acquire)
     }
 
-    /// Looks at the directory and makes what is served agree with it.
-    ///
-    /// # Errors
-    /// When the directory cannot be read; what is served stays as it is.
-    pub async fn scan(&self) -> Result<(), String> {
-        let listing = scan::scan(&self.root)
-            .map_err(|error| format!("--models {} cannot be read: {error}", self.root.display()))?;
-        listing.refused.iter().for_each(|why| tracing::warn!("passed over {why}"));
-        self.forget_missing(&listing.found);
-        for found in &listing.found {
-            self.served.change(|catalog| {
-                let versions = catalog.models.entry(found.name.clone()).or_default();
-                versions.entry(found.version).or_insert(State::Loading);
-            });
-        }
-        for found in &listing.found {
-            self.load(found).await;
-        }
-        self.started.store(true, Ordering::Release);
-        self.served.touch();
-        let catalog = self.served.catalog();
-        let ready = catalog.iter().filter(|(.., state)| matches!(state, State::Ready(_))).count();
-        tracing::info!("looked at the models: {ready} of {} are ready", catalog.iter().count());
-        Ok(())
-    }
-
-    async fn load(&self, found: &Found) {
-        let Found { name, version, .. } = found;
-        let current = self.served.ready(name, *version);
-        match self.loader.load(found, current.as_deref()).await {
-            Ok(None) => {}
-            Ok(Some(spec)) => {
-                tracing::info!("model {name}:{version} is ready; {}", described(&spec));
-                self.served.set(name, *version, State::Ready(Arc::new(spec)));
-                if let Some(old) = current {
-                    self.retire(old.stage);
-                }
-            }
-            Err(why) if current.is_some() => {
-                tracing::error!(
-                    "model {name}:{version} changed and cannot be loaded: {why}; the old one stays"
-                );
-            }
-            Err(why) => {
-                tracing::error!("model {name}:{version} is unavailable: {why}");
-                self.served.set(name, *version, State::Unavailable(why));
-            }
+    /// Whether a model of the directory is to be served.
+    fn wanted(&self, name: &str) -> bool {
+        let wish = self.books.lock().get(name).map(|record| record.wish).unwrap_or_default();
+        match wish {
+            books::Wish::Load => true,
+            books::Wish::Unload => false,
+            books::Wish::Unsaid => self.options.control.wants(name, !self.started()),
         }
     }
 
-    fn forget_missing(&self, found: &[Found]) {
-        let there: BTreeSet<(&str, u64)> =
-            found.iter().map(|found| (found.name.as_str(), found.version)).collect();
-        let mut gone = Vec::new();
-        self.served.change(|catalog| {
-            for (name, versions) in &mut catalog.models {
-                versions.retain(|&version, state| {
-                    let stays = there.contains(&(name.as_str(), version));
-                    if let (false, State::Ready(spec)) = (stays, state) {
-                        gone.push(spec.stage);
-                    }
-                    stays
-                });
-            }
-            catalog.models.retain(|_, versions| !versions.is_empty());
-        });
-        gone.into_iter().for_each(|stage| self.retire(stage));
+    /// Lets a version go that is in the catalogue no more, once its last row is answered.
+    fn retire(&self, spec: Option<Arc<ModelSpec>>) {
+        if let Some(spec) = spec {
+            self.driver.event(Event::StageRetired { stage: spec.stage });
+        }
     }
-
-    fn retire(&self, stage: StageId) {
-        self.driver.event(Event::StageRetired { stage });
-    }
-}
-
-fn described(spec: &ModelSpec) -> String {
-    let keys = ["graftd.rows", "graftd.batch_rows", "graftd.sharing"];
-    keys.iter().filter_map(|key| spec.findings.get(*key)).cloned().collect::<Vec<_>>().join("; ")
 }

@@ -26,13 +26,14 @@ impl Served {
     }
 
     /// Changes the catalogue; readers see all of the change or none of it.
-    pub fn change(&self, edit: impl FnOnce(&mut Catalog)) {
+    fn change<T>(&self, edit: impl FnOnce(&mut Catalog) -> T) -> T {
         let mut place = self.catalog.write();
         let mut catalog = Catalog::clone(&place);
-        edit(&mut catalog);
+        let result = edit(&mut catalog);
         *place = Arc::new(catalog);
         drop(place);
         self.touch();
+        result
     }
 
     /// Tells those who watch that something of what they see changed.
@@ -46,10 +47,46 @@ impl Served {
         self.changes.subscribe()
     }
 
-    /// Puts one version into a state.
-    pub fn set(&self, model: &str, version: u64, state: State) {
+    /// Puts one version into a state, or forgets it; gives back what is served no more, to be retired.
+    pub fn replace(
+        &self,
+        model: &str,
+        version: u64,
+        state: Option<State>,
+    ) -> Option<Arc<ModelSpec>> {
         self.change(|catalog| {
-            catalog.models.entry(model.to_owned()).or_default().insert(version, state);
+            let versions = catalog.models.entry(model.to_owned()).or_default();
+            let old = match state {
+                Some(state) => versions.insert(version, state),
+                None => versions.remove(&version),
+            };
+            if versions.is_empty() {
+                catalog.models.remove(model);
+            }
+            match old {
+                Some(State::Ready(spec)) => Some(spec),
+                _ => self.take_ailing(|spec| spec.name == model && spec.version == version),
+            }
+        })
+    }
+
+    /// Puts one version into a state unless it is known already.
+    pub fn note(&self, model: &str, version: u64, state: State) {
+        if self.catalog().models.get(model).is_some_and(|known| known.contains_key(&version)) {
+            return;
+        }
+        self.change(|catalog| {
+            catalog.models.entry(model.to_owned()).or_default().entry(version).or_insert(state);
+        });
+    }
+
+    /// The last request of a version that was unloaded is answered.
+    pub fn unloaded(&self, model: &str, version: u64, why: &'static str) {
+        self.change(|catalog| {
+            let versions = catalog.models.get_mut(model);
+            if let Some(state @ State::Unloading) = versions.and_then(|v| v.get_mut(&version)) {
+                *state = State::Absent(why);
+            }
         });
     }
 
@@ -58,8 +95,15 @@ impl Served {
     pub fn ready(&self, model: &str, version: u64) -> Option<Arc<ModelSpec>> {
         match self.catalog().models.get(model)?.get(&version)? {
             State::Ready(spec) => Some(spec.clone()),
-            State::Loading | State::Unavailable(_) => None,
+            State::Loading | State::Unloading | State::Absent(_) | State::Unavailable(_) => None,
         }
+    }
+
+    /// The numbers of a model's versions, whatever their state.
+    #[must_use]
+    pub fn versions(&self, model: &str) -> Vec<u64> {
+        let catalog = self.catalog();
+        catalog.models.get(model).into_iter().flatten().map(|(&version, _)| version).collect()
     }
 
     /// Marks a model whose worker cannot be started, and clears the mark when it can again.
@@ -70,6 +114,12 @@ impl Served {
             Err(why) => served.fell_ill(stage, why),
             Ok(()) => served.recovered(stage),
         })
+    }
+
+    fn take_ailing(&self, which: impl Fn(&ModelSpec) -> bool) -> Option<Arc<ModelSpec>> {
+        let mut ailing = self.ailing.lock();
+        let place = ailing.iter().position(|spec| which(spec))?;
+        Some(ailing.swap_remove(place))
     }
 
     fn fell_ill(&self, stage: StageId, why: String) {
@@ -88,9 +138,7 @@ impl Served {
 
     fn recovered(&self, stage: StageId) {
         self.change(|catalog| {
-            let mut ailing = self.ailing.lock();
-            if let Some(place) = ailing.iter().position(|spec| spec.stage == stage) {
-                let spec = ailing.swap_remove(place);
+            if let Some(spec) = self.take_ailing(|spec| spec.stage == stage) {
                 let versions = catalog.models.entry(spec.name.clone()).or_default();
                 versions.insert(spec.version, State::Ready(spec));
             }

@@ -55,15 +55,17 @@ impl BlockTensor {
             return Err(format!("shape {} for a batch of {rows} rows", Shape(shape)));
         }
         let mut row_ends = Vec::new();
-        if datatype == DataType::Bytes && axis.is_some() {
+        if datatype == DataType::Bytes {
             let ends = bytes_element_ends(&data)?;
-            let each = ends.len() / rows.max(1);
-            if each * rows != ends.len() {
-                return Err(format!("{} strings for a batch of {rows} rows", ends.len()));
+            let shape = Shape(shape.clone());
+            if shape.elements() != Some(ends.len()) {
+                return Err(format!("{} strings for shape {shape}", ends.len()));
             }
-            let starts_empty = each == 0;
-            row_ends =
-                (1..=rows).map(|r| if starts_empty { 0 } else { ends[r * each - 1] }).collect();
+            if axis.is_some() {
+                let each = ends.len() / rows.max(1);
+                let end = |row: usize| (row * each).checked_sub(1).map_or(0, |last| ends[last]);
+                row_ends = (1..=rows).map(end).collect();
+            }
         }
         Ok(Self { datatype, shape, axis, data, row_ends })
     }
@@ -228,6 +230,24 @@ mod tests {
     fn rows_of_different_shapes_are_no_tensor() {
         let rows = [rows(&block(&[1, 2], 0, 0), &[0]), rows(&block(&[1, 3], 0, 0), &[0])].concat();
         assert!(assemble("y", 0, &rows).unwrap_err().contains("[1,2] and [1,3]"));
+    }
+
+    #[test]
+    fn strings_that_are_not_as_many_as_their_shape_says_are_refused() {
+        for axis in [None, Some(0)] {
+            let two = Bytes::from_static(&[0; 8]);
+            let wrong = BlockTensor::new(DataType::Bytes, vec![2, 3], axis, two, 2);
+            assert_eq!(wrong.unwrap_err(), "2 strings for shape [2,3]");
+        }
+    }
+
+    #[test]
+    fn rows_without_elements_are_in_no_place() {
+        let shape = vec![1 << 40, 2, 0, 1 << 40];
+        let tensor = BlockTensor::new(DataType::Fp32, shape, Some(1), Bytes::new(), 2).unwrap();
+        let block = Arc::new(Block { tensors: vec![tensor], rows: 2 });
+        let whole = assemble("y", 0, &rows(&block, &[1, 0])).unwrap();
+        assert_eq!((whole.byte_len(), whole.shape.0[1]), (0, 2));
     }
 
     #[test]

@@ -22,9 +22,14 @@ pub(crate) struct Layout {
 
 impl Layout {
     /// The layout of a tensor of fixed-size elements; none where `axis` is not an axis of it.
+    ///
+    /// A row without elements is in no place: its other axes may claim more than can be counted.
     pub(crate) fn of(shape: &[usize], axis: usize, element_bytes: usize) -> Option<Self> {
         let (before, after) = shape.split_at_checked(axis)?;
         let (&rows, after) = after.split_first()?;
+        if before.contains(&0) || after.contains(&0) {
+            return Some(Self { outer: 0, rows, inner: 0 });
+        }
         let product = |dims: &[usize]| dims.iter().product::<usize>();
         Some(Self { outer: product(before), rows, inner: product(after) * element_bytes })
     }

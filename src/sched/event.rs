@@ -337,6 +337,11 @@ pub enum Action {
         /// The session.
         session: SessionId,
     },
+    /// Nothing of a retired stage is left: its last row was answered.
+    Forget {
+        /// The stage.
+        stage: StageId,
+    },
     /// Ask the session to end its run: it takes too long.
     Terminate {
         /// The session.

@@ -292,6 +292,7 @@ impl Scheduler {
         // Nothing of the stage is in flight, so none of its sessions has anything in hand.
         let sessions = self.sessions.0.extract_if(.., |_, session| session.stage == id);
         self.actions.extend(sessions.map(|(session, _)| Action::Retire { session }));
+        self.actions.push_back(Action::Forget { stage: id });
     }
 
     fn session_up(&mut self, id: SessionId, stage: StageId, purpose: Purpose, slots: u32) {

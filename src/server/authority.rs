@@ -40,7 +40,7 @@ enum Place {
 
 /// A stream whose incoming HTTP/2 requests have a harmless authority.
 #[derive(Debug)]
-pub(super) struct Authority<S> {
+pub struct Authority<S> {
     inner: S,
     place: Place,
     /// Bytes held back, at most one header frame.
@@ -50,8 +50,14 @@ pub(super) struct Authority<S> {
 }
 
 impl<S> Authority<S> {
-    pub(super) fn new(inner: S) -> Self {
+    /// Reads from `inner`, which is at the beginning of a connection.
+    pub fn new(inner: S) -> Self {
         Self { inner, place: Place::Preface(0), held: Vec::new(), ready: 0 }
+    }
+
+    /// The stream below.
+    pub(super) fn inner(&self) -> &S {
+        &self.inner
     }
 
     /// Takes bytes that arrived; those that may go on at once are counted in `ready`.

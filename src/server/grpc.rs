@@ -1,5 +1,6 @@
 //! The protocol's gRPC methods, each onto the one function that means the same over REST.
 
+use super::limits::Limits;
 use super::rights::{Operation, Peer};
 use super::service::{Context, Service};
 use crate::error::InferError;
@@ -11,6 +12,7 @@ use crate::proto::{
     ModelReadyRequest, ModelReadyResponse, ServerLiveRequest, ServerLiveResponse,
     ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
+use crate::request::{InferRequest, Input};
 use futures_util::StreamExt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,6 +28,7 @@ const STREAM_REQUESTS_MAX: usize = 1024;
 pub(super) struct Grpc {
     pub service: Arc<Service>,
     pub peer: Peer,
+    pub limits: Limits,
 }
 
 fn status(error: &InferError) -> Status {
@@ -103,7 +106,7 @@ impl GrpcInferenceService for Grpc {
         request: Request<ModelInferRequest>,
     ) -> Result<Response<ModelInferResponse>, Status> {
         let context = Context { peer: self.peer, timeout: timeout(&request) };
-        let request = grpc::decode_infer(request.into_inner()).map_err(|e| status(&e))?;
+        let request = self.decode(request.into_inner()).map_err(|e| status(&e))?;
         let response = self.service.infer(request, context).await.map_err(|e| status(&e))?;
         let route = response.route.parse();
         let mut response = Response::new(grpc::encode_infer(response));
@@ -246,6 +249,11 @@ impl GrpcInferenceService for Grpc {
 }
 
 impl Grpc {
+    fn decode(&self, message: ModelInferRequest) -> Result<InferRequest<Input>, InferError> {
+        self.limits.check_tensors(message.inputs.len(), message.outputs.len())?;
+        grpc::decode_infer(message)
+    }
+
     /// One answer of a stream; what is wrong with a request is told in it, and the stream goes on.
     async fn stream_item(
         &self,
@@ -254,7 +262,7 @@ impl Grpc {
     ) -> proto::ModelStreamInferResponse {
         let id = message.id.clone();
         let last = grpc::wants_final_response(&message);
-        let answer = match grpc::decode_infer(message) {
+        let answer = match self.decode(message) {
             Ok(request) => self.service.infer(request, context).await,
             Err(error) => Err(error),
         };

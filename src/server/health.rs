@@ -2,6 +2,7 @@
 //!
 //! The empty name and the protocol's service are the daemon; any other name is a model's.
 
+use super::phase::PhaseWatch;
 use super::service::Service;
 use crate::error::ErrorKind;
 use std::pin::Pin;
@@ -19,6 +20,7 @@ const SERVICE: &str = "inference.GRPCInferenceService";
 #[derive(Clone)]
 pub(super) struct Probe {
     pub service: Arc<Service>,
+    pub phases: PhaseWatch,
 }
 
 impl Probe {
@@ -61,12 +63,17 @@ impl Health for Probe {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let (probe, name) = (self.clone(), request.into_inner().service);
+        let phases = self.phases.clone();
         let mut last = None;
         let states = self.service.changes().filter_map(move |()| {
             // A name that is not known may come to be.
             let status = probe.status(&name).unwrap_or(ServingStatus::ServiceUnknown);
             (last.replace(status) != Some(status)).then(|| Ok(answer(status)))
         });
-        Ok(Response::new(Box::pin(states)))
+        // A daemon that stops is not waited upon by those who watch it.
+        let drained = Box::pin(async move { phases.draining().await });
+        let states = futures_util::StreamExt::take_until(states, drained);
+        let last = Err(Status::unavailable("the daemon is stopping"));
+        Ok(Response::new(Box::pin(states.chain(tokio_stream::once(last)))))
     }
 }

@@ -1,14 +1,14 @@
 //! What services there are, for tools such as grpcurl that ask instead of being told.
 
+use super::upload::Upload;
 use crate::proto::DESCRIPTORS;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use std::sync::LazyLock;
 use tonic::body::Body;
 use tower_service::Service as _;
 
-type Server = Box<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
+type Server = Box<dyn Fn(Request<Upload>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
 
 /// Made when somebody asks first; the definitions never change.
 static SERVER: LazyLock<Option<Server>> = LazyLock::new(|| {
@@ -27,7 +27,7 @@ static SERVER: LazyLock<Option<Server>> = LazyLock::new(|| {
 });
 
 /// Answers one request for the definitions.
-pub(super) async fn answer(request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn answer(request: Request<Upload>) -> Response<Body> {
     match SERVER.as_ref() {
         Some(server) => server(request).await,
         None => tonic::Status::unimplemented("there is no reflection here").into_http(),

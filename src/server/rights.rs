@@ -58,6 +58,35 @@ pub struct Peer {
     pub admin: bool,
 }
 
+/// TCP peers have no credentials; they are one tenant of their own.
+const TCP_TENANT: Tenant = Tenant(u64::MAX);
+
+/// Who is what: how credentials become a peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// Users beside the daemon's own and root who may change the daemon.
+    pub admins: Vec<u32>,
+    /// TCP peers may do what the daemon's own user may.
+    pub tcp_admin: bool,
+}
+
+impl Rule {
+    /// A peer on the Unix socket.
+    #[must_use]
+    pub fn local(&self, uid: u32) -> Peer {
+        let own = rustix::process::geteuid().as_raw();
+        let admin = uid == 0 || uid == own || self.admins.contains(&uid);
+        Peer { tenant: Tenant(uid.into()), uid: Some(uid), admin }
+    }
+
+    /// A peer over TCP.
+    #[must_use]
+    pub fn tcp(&self) -> Peer {
+        let uid = self.tcp_admin.then(|| rustix::process::geteuid().as_raw());
+        Peer { tenant: TCP_TENANT, uid, admin: self.tcp_admin }
+    }
+}
+
 impl Peer {
     /// Lets the peer do something, or says why not.
     ///
@@ -78,5 +107,43 @@ impl Peer {
             }
         };
         Err(InferError::new(ErrorKind::Forbidden, text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Uids, what they are by the rule, and whether they may change the daemon.
+    #[test]
+    fn every_operation_for_every_kind_of_peer() {
+        let own = rustix::process::geteuid().as_raw();
+        let closed = Rule::default();
+        let open = Rule { admins: vec![77], tcp_admin: true };
+        let table = [
+            (closed.local(own), true),
+            (closed.local(0), true),
+            (closed.local(77), false),
+            (open.local(77), true),
+            (open.local(78), false),
+            (closed.tcp(), false),
+            (open.tcp(), true),
+        ];
+        for (peer, admin) in table {
+            for operation in Operation::ALL {
+                let allowed = peer.allow(operation).is_ok();
+                assert_eq!(allowed, admin || !operation.changes_daemon(), "{peer:?} {operation:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn tcp_keeps_its_own_rows_whatever_it_may_do() {
+        for tcp_admin in [false, true] {
+            let rule = Rule { admins: Vec::new(), tcp_admin };
+            let own = rustix::process::geteuid().as_raw();
+            assert_ne!(rule.tcp().tenant, rule.local(own).tenant);
+            assert_eq!(rule.tcp().uid, tcp_admin.then_some(own));
+        }
     }
 }

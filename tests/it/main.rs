@@ -9,7 +9,9 @@
 
 mod crash;
 mod daemon;
+mod front;
 mod real;
+mod reload;
 mod serve;
 mod sim;
 mod storm;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 const WORDS: &[&str] = &[
     "clock", "digest", "error", "id", "logging", "proto", "reactor", "reflect", "request", "rows",
-    "tensor", "time",
+    "tensor", "text", "time",
 ];
 
 /// Which module may name which others; a module may always name itself and the words.
@@ -17,7 +17,7 @@ fn layers() -> BTreeMap<&'static str, Vec<&'static str>> {
     BTreeMap::from([
         ("clock", vec!["time"]),
         ("digest", vec!["id", "rows", "tensor"]),
-        ("error", vec![]),
+        ("error", vec!["text"]),
         ("id", vec![]),
         ("logging", vec![]),
         ("proto", vec![]),
@@ -26,11 +26,12 @@ fn layers() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("request", vec!["tensor"]),
         ("rows", vec!["tensor"]),
         ("tensor", vec![]),
+        ("text", vec![]),
         ("time", vec![]),
         ("sched", vec!["id", "time"]),
         ("engine", with_words(&[])),
-        ("graph", vec!["tensor"]),
-        ("model", with_words(&["graph", "sched"])),
+        ("graph", vec!["tensor", "text"]),
+        ("model", with_words(&["graph", "metrics", "sched"])),
         ("metrics", with_words(&["sched"])),
         ("driver", with_words(&["engine", "graph", "metrics", "model", "sched"])),
         ("oip", vec!["error", "proto", "reflect", "request", "tensor"]),

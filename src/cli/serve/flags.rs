@@ -9,6 +9,7 @@ use super::values::{
 use crate::driver::load::Isolation;
 use crate::engine::onnx::Provider;
 use crate::model::settings::Setting;
+use crate::repository::control::Mode;
 use clap::Args;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,7 +27,15 @@ pub struct Places {
     pub print_config: bool,
     /// Directory of models: NAME.onnx, or NAME/VERSION/model.onnx
     #[arg(long, value_name = "DIR", env = "GRAFTD_MODELS", default_value = "models")]
+    #[arg(aliases = ["model-repository", "model-store"])]
     pub models: PathBuf,
+    /// Who decides which models are served: the directory at start (none), the directory (poll), or
+    /// --load-model and administrators (explicit) [default: the directory and administrators]
+    #[arg(long, value_name = "MODE", env = "GRAFTD_MODEL_CONTROL_MODE")]
+    pub model_control_mode: Option<Mode>,
+    /// A model to load at start under --model-control-mode explicit, * for all; may be given more than once
+    #[arg(long, value_name = "NAME", env = "GRAFTD_LOAD_MODEL", value_delimiter = ',')]
+    pub load_model: Vec<String>,
     /// Unix socket to serve on
     #[arg(long, value_name = "PATH", env = "GRAFTD_SOCKET", default_value = "graftd.sock")]
     pub socket: PathBuf,
@@ -120,14 +129,6 @@ pub struct Bounds {
     #[arg(long, value_name = "BYTES", env = "GRAFTD_QUEUE_BYTES", default_value = "1G")]
     #[arg(value_parser = bytes_some)]
     pub queue_bytes: u64,
-    /// Bytes of one request's body at most
-    #[arg(long, value_name = "BYTES", env = "GRAFTD_BODY_BYTES_MAX", default_value = "256M")]
-    #[arg(value_parser = bytes_some)]
-    pub body_bytes_max: u64,
-    /// Connections at most
-    #[arg(long, value_name = "N", env = "GRAFTD_CONNECTIONS_MAX", default_value = "4096")]
-    #[arg(value_parser = count)]
-    pub connections_max: usize,
     /// Whether callers may hand over tensors in shared memory: on or off
     #[arg(long, value_name = "on|off", env = "GRAFTD_SHARED_MEMORY", default_value = "on")]
     #[arg(value_parser = switch, action = clap::ArgAction::Set)]

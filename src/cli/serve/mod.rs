@@ -2,6 +2,7 @@
 
 mod file;
 mod flags;
+mod front;
 mod given;
 mod origin;
 #[cfg(test)]
@@ -9,6 +10,7 @@ mod tests;
 mod values;
 
 pub use flags::{Bounds, Places, Running, Sharing};
+pub use front::{Doors, Manners};
 pub use given::{Given, given};
 
 use crate::daemon::Plan;
@@ -17,8 +19,8 @@ use crate::engine::onnx::{SessionOptions, Tuning};
 use crate::engine::{cores, runtime};
 use crate::id::DeviceId;
 use crate::model::settings;
+use crate::repository::{self, control::Control};
 use crate::sched::config::Config;
-use crate::server::Limits;
 use crate::server::regions::RegionLimits;
 use clap::Args;
 use std::path::PathBuf;
@@ -48,6 +50,12 @@ pub struct ServeArgs {
     /// What is too much.
     #[command(flatten)]
     pub bounds: Bounds,
+    /// What is too much of one client.
+    #[command(flatten)]
+    pub manners: Manners,
+    /// Who may come in.
+    #[command(flatten)]
+    pub doors: Doors,
 }
 
 impl ServeArgs {
@@ -58,26 +66,34 @@ impl ServeArgs {
     pub fn plan(&self) -> Result<Plan, String> {
         let (places, bounds) = (&self.places, &self.bounds);
         Ok(Plan {
-            models: places.models.clone(),
+            repository: self.repository()?,
             socket: places.socket.clone(),
             listen: places.listen.clone(),
             work_dir: self.running.work_dir.clone().unwrap_or_else(work_dir),
             sched: self.sched(),
             load: self.load()?,
-            limits: Limits {
-                body_bytes_max: size(bounds.body_bytes_max),
-                connections_max: bounds.connections_max,
-            },
+            access: self.doors.access(),
+            policy: self.doors.policy(self.manners.limits()),
             regions: RegionLimits {
                 regions_max: if bounds.shared_memory {
                     bounds.shared_memory_regions_max
                 } else {
                     0
                 },
-                request_bytes_max: size(bounds.body_bytes_max),
+                request_bytes_max: self.manners.limits().body_bytes_max,
             },
             timeout: (bounds.timeout_ms > 0).then(|| Duration::from_millis(bounds.timeout_ms)),
             drain_timeout: Duration::from_secs(bounds.drain_timeout_s),
+        })
+    }
+
+    fn repository(&self) -> Result<repository::Options, String> {
+        let Places { models, model_control_mode, load_model, .. } = &self.places;
+        Ok(repository::Options {
+            root: models.clone(),
+            control: Control::new(*model_control_mode, load_model)?,
+            // A load keeps a core busy; the others serve meanwhile.
+            loads: (cores::available() / 2).max(1),
         })
     }
 

@@ -1,8 +1,10 @@
 //! What was typed, as values: each parser says what is allowed when it refuses.
 
 use crate::driver::load::Isolation;
+use nix::unistd::{Group, User};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 /// Threads or sessions past which a number is a slip of the finger.
 const RUN_THREADS_MAX: u64 = 1024;
@@ -59,6 +61,41 @@ pub(super) fn batch_bytes(text: &str) -> Result<u64, String> {
         return Err("is too small for a batch; expected 4K or more, such as 256M".to_owned());
     }
     Ok(bytes)
+}
+
+/// A time of at least one millisecond.
+pub(super) fn milliseconds(text: &str) -> Result<Duration, String> {
+    within(text, 1..=u64::MAX, "expected milliseconds, 1 or more").map(Duration::from_millis)
+}
+
+/// A depth that the reader of JSON can follow.
+pub(super) fn depth(text: &str) -> Result<usize, String> {
+    let depth = within(text, 1..=100, "expected a depth, 1 to 100")?;
+    usize::try_from(depth).map_err(|_| "is more than can be counted".to_owned())
+}
+
+/// A file's mode in octal; nobody has a use for executing a socket, nor for special bits.
+pub(super) fn mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| mode & !0o777 == 0);
+    let mode = mode.ok_or("expected a mode in octal, such as 0660")?;
+    if mode & 0o600 != 0o600 {
+        return Err("shuts the daemon's own user out; expected 06xx, such as 0660".to_owned());
+    }
+    Ok(mode)
+}
+
+/// A group's number, from it or its name.
+pub(super) fn group(text: &str) -> Result<u32, String> {
+    let named = || Group::from_name(text).ok().flatten().map(|group| group.gid.as_raw());
+    let number = text.parse().ok().or_else(named);
+    number.ok_or_else(|| "there is no such group; expected its name or number".to_owned())
+}
+
+/// A user's number, from it or their name.
+pub(super) fn user(text: &str) -> Result<u32, String> {
+    let named = || User::from_name(text).ok().flatten().map(|user| user.uid.as_raw());
+    let number = text.parse().ok().or_else(named);
+    number.ok_or_else(|| "there is no such user; expected their name or number".to_owned())
 }
 
 /// One or more.

@@ -10,7 +10,7 @@ pub(super) use rehearsal::Rehearsal;
 use trial::{Probed, probe_model, sample_plan, unprobed};
 
 use super::Driver;
-use super::pool::{Pools, Recipe};
+use super::pool::{Pools, Recipe, WorkerFacts};
 use crate::engine::local::{InlineLane, ThreadLane};
 use crate::engine::onnx::{OnnxEngine, SessionOptions};
 use crate::engine::worker::{LoadOrder, StartError, Worker, WorkerConfig};
@@ -104,6 +104,20 @@ impl Loader {
     #[must_use]
     pub fn new(driver: Arc<Driver>, pools: Arc<Pools>, stash: Stash, config: LoadConfig) -> Self {
         Self { driver, pools, stash: Arc::new(stash), config, stages: AtomicU32::new(0) }
+    }
+
+    /// The worker processes that serve what was loaded.
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerFacts> {
+        self.pools.workers()
+    }
+
+    /// A new folder beside the private copies; it goes when it is dropped.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn folder(&self, prefix: &str) -> std::io::Result<tempfile::TempDir> {
+        self.stash.folder(prefix)
     }
 
     /// Loads one version and lets it serve; unless it has the very content and settings of `current`.
@@ -348,6 +362,7 @@ impl Loader {
             rows: probed.rows.clone(),
             unshared,
             config: Arc::default(),
+            counts: self.driver.metrics().model(&found.name, found.version),
             findings,
         }
     }

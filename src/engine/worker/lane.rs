@@ -2,11 +2,11 @@
 
 use super::arena::Arena;
 use super::control::Order;
-use super::ring::{self, Answer, Area, Geometry, SLOTS, TensorPlace};
+use super::reply;
+use super::ring::{self, Area, DESCRIPTOR_BYTES, Geometry, SLOTS, TensorPlace};
 use crate::engine::{BatchPlan, Begun, Completion, EngineError, Lane};
 use crate::id::{BatchId, SessionId};
 use crate::rows::{Block, Inputs};
-use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::thread::futex;
 use std::collections::VecDeque;
@@ -71,34 +71,11 @@ impl WorkerLane {
         plan: &BatchPlan,
     ) -> Result<(Block, Duration), EngineError> {
         let place = self.geometry.slot(self.number, count);
-        let (said, answer) = ring::read_answer(&self.arena, place.answer)
-            .ok_or_else(|| EngineError::Protocol("a descriptor that cannot be read".into()))?;
-        if said != batch.0 {
-            return Err(EngineError::Protocol(format!("batch {said} instead of {batch}")));
-        }
-        match answer {
-            Answer::Failed { error } => Err(error),
-            Answer::Outputs { service_ns, tensors } => {
-                let outputs = tensors
-                    .into_iter()
-                    .map(|tensor| self.output(place.outputs, tensor))
-                    .collect::<Result<_, _>>()?;
-                Ok((plan.block(outputs)?, Duration::from_nanos(service_ns)))
-            }
-        }
-    }
-
-    /// Copies an output out of the slot, which the worker will write to again.
-    fn output(
-        &self,
-        base: usize,
-        tensor: TensorPlace,
-    ) -> Result<(crate::tensor::DataType, Vec<usize>, Bytes), EngineError> {
-        let inside = tensor.offset.saturating_add(tensor.bytes) <= self.geometry.area_bytes;
-        let data = inside.then(|| self.arena.part(base + tensor.offset, tensor.bytes)).flatten();
-        let data =
-            data.ok_or_else(|| EngineError::Protocol("an output outside the slot".into()))?;
-        Ok((tensor.datatype, tensor.shape, Bytes::copy_from_slice(data)))
+        let outside = || EngineError::Protocol("a slot outside the memory".into());
+        let descriptor = self.arena.part(place.answer, DESCRIPTOR_BYTES).ok_or_else(outside)?;
+        let outputs =
+            self.arena.part(place.outputs, self.geometry.area_bytes).ok_or_else(outside)?;
+        reply::read(batch, plan, descriptor, outputs)
     }
 
     fn gather(&self, count: u32, batch: BatchId, plan: &BatchPlan) -> Result<(), EngineError> {

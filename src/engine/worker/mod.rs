@@ -9,6 +9,7 @@ pub mod child;
 mod control;
 mod lane;
 mod process;
+pub mod reply;
 mod ring;
 
 pub use control::{LoadOrder, LoadReply};

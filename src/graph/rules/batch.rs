@@ -11,6 +11,7 @@ use super::interpret::{Scope, follow};
 use super::shapes::Item;
 use super::value::{Lay, Place, Rows, Value};
 use crate::graph::read::{Dim, Model, Port};
+use crate::text;
 
 /// What the graph says of running several rows at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +53,19 @@ pub enum BatchVerdict {
 /// open batch size and other sizes.
 #[must_use]
 pub fn batch_axes(model: &Model) -> BatchVerdict {
+    let mut verdict = likeliest(model);
+    if let BatchVerdict::Undecided { why, .. }
+    | BatchVerdict::Mixes { why }
+    | BatchVerdict::None { why } = &mut verdict
+    {
+        // It may quote any name of the file.
+        *why = text::plain(std::mem::take(why));
+    }
+    verdict
+}
+
+/// The verdict on the likeliest reading of the inputs' shapes, or on the first that keeps rows apart.
+fn likeliest(model: &Model) -> BatchVerdict {
     let guesses = match guesses(model.inputs()) {
         Ok(guesses) => guesses,
         Err(why) => return BatchVerdict::None { why },

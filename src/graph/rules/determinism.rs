@@ -47,7 +47,7 @@ pub fn deterministic(model: &Model) -> Result<(), Reason> {
         // A function sees none of its caller's names.
         walk.scopes.clear();
         let own = crate::graph::read::opsets(&function.opset_import).map_err(|error| {
-            Reason(format!("function '{}' cannot be judged: {error}", function.name()))
+            Reason::new(format!("function '{}' cannot be judged: {error}", function.name()))
         })?;
         walk.opset = opset(&own).or_else(|| opset(model.opsets()));
         walk.nodes(&function.node)?;
@@ -100,16 +100,16 @@ impl<'a> Walk<'a> {
         let label = NodeLabel(node);
         if !self.functions.contains(&key) {
             if !KNOWN_DOMAINS.contains(&key.0) {
-                return Err(Reason(format!(
+                return Err(Reason::new(format!(
                     "{label} is of unknown domain '{}', cannot know",
                     key.0
                 )));
             }
             if RANDOM.contains(&key) {
-                return Err(Reason(format!("{label} draws random numbers")));
+                return Err(Reason::new(format!("{label} draws random numbers")));
             }
             if key == ("", "Dropout") {
-                self.dropout(node).map_err(|why| Reason(format!("{label} {why}")))?;
+                self.dropout(node).map_err(|why| Reason::new(format!("{label} {why}")))?;
             }
         }
         node.subgraphs().try_for_each(|graph| self.graph(graph))

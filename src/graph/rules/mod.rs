@@ -18,12 +18,20 @@ pub use batch::{BatchVerdict, batch_axes};
 pub use determinism::deterministic;
 pub use safe::safe_in_process;
 
+use crate::text;
 use std::fmt;
 
 /// Why a graph is refused something: a sentence that names operator, node and tensor.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Reason(pub String);
+
+impl Reason {
+    /// A reason whose sentence may quote any name of the file.
+    fn new(sentence: impl Into<String>) -> Self {
+        Self(text::plain(sentence))
+    }
+}
 
 /// A node as sentences name it.
 pub(crate) struct NodeLabel<'a>(pub(crate) &'a super::proto::NodeProto);

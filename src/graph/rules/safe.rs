@@ -121,27 +121,27 @@ pub fn safe_in_process(model: &Model) -> Result<(), Reason> {
         BatchVerdict::Independent { inputs, .. } => inputs,
         BatchVerdict::None { .. } => vec![None; model.inputs().len()],
         BatchVerdict::Undecided { why, .. } | BatchVerdict::Mixes { why } => {
-            return Err(Reason(format!("not every shape is known: {why}")));
+            return Err(Reason::new(format!("not every shape is known: {why}")));
         }
     };
     if !model.proto().functions.is_empty() {
-        return Err(Reason("it defines functions, which are not on the safe list".into()));
+        return Err(Reason::new("it defines functions, which are not on the safe list"));
     }
     let mut check = Check { scope: interpreted(model, &axes), types: HashMap::new(), opset: 0 };
     check.opset = model.opsets().get("").copied().unwrap_or(0);
     for port in model.inputs() {
-        check.shape(&port.name).map_err(|why| Reason(format!("input {why}")))?;
+        check.shape(&port.name).map_err(|why| Reason::new(format!("input {why}")))?;
         check.types.insert(&port.name, float(port.datatype));
     }
     let graph = model.graph();
     if !graph.sparse_initializer.is_empty() {
-        return Err(Reason("it has sparse tensors, which are not on the safe list".into()));
+        return Err(Reason::new("it has sparse tensors, which are not on the safe list"));
     }
     for tensor in &graph.initializer {
         check.types.insert(tensor.name(), float_elem(tensor.data_type()));
     }
     for node in &graph.node {
-        check.node(node).map_err(|why| Reason(format!("{}: {why}", NodeLabel(node))))?;
+        check.node(node).map_err(|why| Reason::new(format!("{}: {why}", NodeLabel(node))))?;
     }
     Ok(())
 }

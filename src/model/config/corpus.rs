@@ -353,6 +353,15 @@ fn files_of_the_folder_are_read_and_nothing_else() {
 }
 
 #[test]
+fn json_of_load_requests_says_the_same() {
+    let json = r#" {"backend": "onnxruntime", "max_batch_size": 2,
+        "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [-1]}]}"#;
+    let text = format!("max_batch_size: 2 {X} dims: -1 }}");
+    assert_eq!(read(json).unwrap().declared, read(&text).unwrap().declared);
+    assert!(read(r#"{"max_batch": 2}"#).unwrap_err().contains("max_batch"));
+}
+
+#[test]
 fn deep_and_endless_files_are_refused() {
     for piece in ["[", "{", "input {", "input [", "a: <", "'", "\\", "optimization { cuda {"] {
         let text = piece.repeat(100_000 / piece.len());

@@ -9,12 +9,15 @@ use crate::proto::{
 };
 use crate::reflect;
 
-/// The configuration that a text says.
+/// The configuration that a text says: protobuf's text format, or the JSON that load requests bring.
 ///
 /// # Errors
 /// A sentence: where the text is wrong, or which field is unknown or of another type.
 pub(super) fn parse(text: &str) -> Result<ModelConfig, String> {
-    reflect::from_text(text).map_err(|why| format!("config.pbtxt: {why}"))
+    // No message in the text format starts with a brace.
+    let json = text.trim_start().starts_with('{');
+    let config = if json { reflect::from_json(text) } else { reflect::from_text(text) };
+    config.map_err(|why| format!("config.pbtxt: {why}"))
 }
 
 /// What a configuration means here.

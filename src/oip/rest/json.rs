@@ -15,7 +15,7 @@ use crate::oip::check;
 use std::borrow::Cow;
 
 /// Deepest nesting that is followed. No tensor has that many axes, and it bounds the stack.
-const DEPTH_MAX: usize = 100;
+pub(super) const DEPTH_MAX: usize = 100;
 
 /// Where an object or array stands: whether a member was already read.
 pub(super) struct Started(bool);
@@ -28,11 +28,18 @@ pub(super) struct Reader<'a> {
     at: usize,
     /// Objects and arrays that are open here.
     depth: usize,
+    depth_max: usize,
 }
 
 impl<'a> Reader<'a> {
+    #[cfg(test)]
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, at: 0, depth: 0 }
+        Self::within(text, DEPTH_MAX)
+    }
+
+    /// A reader that follows nesting so deep, and never deeper than [`DEPTH_MAX`].
+    pub(super) fn within(text: &'a str, depth_max: usize) -> Self {
+        Self { text, at: 0, depth: 0, depth_max: depth_max.min(DEPTH_MAX) }
     }
 
     /// Opens an object; `what` names it in the error for anything else.
@@ -223,10 +230,11 @@ impl<'a> Reader<'a> {
             return Err(self.wrong_type(what, expected));
         }
         self.depth += 1;
-        if self.depth > DEPTH_MAX {
+        if self.depth > self.depth_max {
             return Err(InferError::bad_request(format!(
-                "the JSON of the request is nested more than {DEPTH_MAX} deep at byte {}; flatten \
-                 it",
+                "the JSON of the request is nested more than {} deep at byte {}, the limit of \
+                 --json-depth-max; flatten it",
+                self.depth_max,
                 self.at - 1
             )));
         }

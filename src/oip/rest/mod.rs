@@ -73,6 +73,18 @@ impl ReplyForm {
 /// # Cost
 /// One walk over the JSON. Binary data is not copied.
 pub fn decode_infer(body: Bytes, header_length: Option<usize>) -> Result<Decoded, InferError> {
+    decode_infer_within(body, header_length, json::DEPTH_MAX)
+}
+
+/// The same where the JSON may be nested `depth_max` deep, but never deeper than 100.
+///
+/// # Errors
+/// As for [`decode_infer`].
+pub fn decode_infer_within(
+    body: Bytes,
+    header_length: Option<usize>,
+    depth_max: usize,
+) -> Result<Decoded, InferError> {
     if header_length == Some(0) {
         return Ok(Decoded::Raw(RawRequest::new(body)));
     }
@@ -84,7 +96,7 @@ pub fn decode_infer(body: Bytes, header_length: Option<usize>) -> Result<Decoded
     }
     let announced = tail.announced();
     let decoded = match str::from_utf8(&json) {
-        Ok(text) => request::read(text, tail),
+        Ok(text) => request::read(text, tail, depth_max),
         Err(error) => Err(InferError::bad_request(format!(
             "the JSON of the request is not UTF-8 at byte {}{}",
             error.valid_up_to(),

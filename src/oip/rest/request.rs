@@ -21,9 +21,13 @@ use crate::request::{InferRequest, Input, Parameter, Parameters};
 use outputs::Outputs;
 use std::borrow::Cow;
 
-/// Reads a whole request from its JSON and the binary data behind it.
-pub(super) fn read(text: &str, tail: Tail) -> Result<(InferRequest<Input>, ReplyForm), InferError> {
-    let mut message = Message { reader: Reader::new(text), tail };
+/// Reads a whole request from its JSON, nested so deep at most, and the binary data behind it.
+pub(super) fn read(
+    text: &str,
+    tail: Tail,
+    depth_max: usize,
+) -> Result<(InferRequest<Input>, ReplyForm), InferError> {
+    let mut message = Message { reader: Reader::within(text, depth_max), tail };
     let mut id = None;
     let mut parameters = None;
     let mut inputs = None;

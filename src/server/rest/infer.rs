@@ -1,16 +1,18 @@
 //! One inference over HTTP: body in, answer out.
 
 use super::{BINARY, JSON};
-use crate::error::{ErrorKind, InferError};
+use crate::error::InferError;
 use crate::oip::rest;
-use crate::server::Limits;
 use crate::server::body::Body;
+use crate::server::coding::{self, Coding};
 use crate::server::intake::collect;
+use crate::server::limits::Limits;
 use crate::server::rights::Peer;
 use crate::server::service::{Context, Service};
+use crate::server::upload::Upload;
+use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, HeaderName, Request, Response};
-use hyper::body::Incoming;
 
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 const ROUTE: HeaderName = HeaderName::from_static("graftd-route");
@@ -21,16 +23,13 @@ pub(super) async fn infer(
     limits: &Limits,
     model: String,
     version: Option<String>,
-    request: Request<Incoming>,
+    request: Request<Upload>,
 ) -> Result<Response<Body>, InferError> {
     let (head, body) = request.into_parts();
-    if head.headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-        let text = "compressed bodies are not taken here; send the request uncompressed";
-        return Err(InferError::new(ErrorKind::Unsupported, text));
-    }
     let header_length = header_length(&head.headers)?;
-    let body = collect(body, &head.headers, limits.body_bytes_max).await?;
-    let (mut request, form) = match rest::decode_infer(body, header_length)? {
+    let body = collect(body, &head.headers, limits).await?;
+    let decoded = rest::decode_infer_within(body, header_length, limits.json_depth_max)?;
+    let (mut request, form) = match decoded {
         rest::Decoded::Request(request, form) => (request, form),
         rest::Decoded::Raw(raw) => {
             let metadata = service.model(&model, version.as_deref())?;
@@ -38,11 +37,25 @@ pub(super) async fn infer(
             raw.complete(&metadata.inputs, cut)?
         }
     };
+    limits.check_tensors(request.inputs.len(), request.outputs.len())?;
     (request.model, request.version) = (model, version);
     let answer = service.infer(request, Context { peer, timeout: None }).await?;
     let encoded = rest::encode_infer(&answer, &form)?;
-    let mut response = Response::new(Body::pieces(encoded.chunks));
+    let bytes = encoded.chunks.iter().map(Bytes::len).sum();
+    let wanted = Coding::of_answer(&head.headers, bytes).filter(|_| limits.compression);
+    let compressed = match wanted {
+        Some(coding) => coding::compress(&encoded.chunks, coding).await.map(|body| (coding, body)),
+        None => None,
+    };
+    let (coding, chunks) = match compressed {
+        Some((coding, body)) => (Some(coding), vec![body]),
+        None => (None, encoded.chunks),
+    };
+    let mut response = Response::new(Body::pieces(chunks));
     let headers = response.headers_mut();
+    if let Some(coding) = coding {
+        headers.insert(CONTENT_ENCODING, coding.name());
+    }
     match encoded.header_length {
         None => headers.insert(CONTENT_TYPE, JSON),
         Some(length) => {

@@ -3,11 +3,13 @@
 mod infer;
 mod route;
 
-use super::Limits;
 use super::body::Body;
+use super::coding;
 use super::intake::collect;
+use super::limits::Limits;
 use super::rights::Peer;
 use super::service::Service;
+use super::upload::Upload;
 use crate::error::{ErrorKind, InferError};
 use crate::oip::rest::{extensions, metadata};
 use crate::oip::status;
@@ -16,9 +18,11 @@ use crate::proto::{
     SystemSharedMemoryUnregisterRequest,
 };
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{
+    ACCEPT_ENCODING, ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER,
+};
 use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
+use http_body::Body as _;
 use route::{Memory, Methods, RegionVerb, Route, Verb};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -30,12 +34,15 @@ pub(super) async fn answer(
     service: &Service,
     peer: Peer,
     limits: &Limits,
-    request: Request<Incoming>,
+    request: Request<Upload>,
 ) -> Response<Body> {
     let head = request.method() == Method::HEAD;
     let result = dispatch(service, peer, limits, request).await;
     let mut response = result.unwrap_or_else(|error| failure(&error));
     if head {
+        if let Some(length) = response.body().size_hint().exact() {
+            response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
         *response.body_mut() = Body::pieces([]);
     }
     response
@@ -45,7 +52,7 @@ async fn dispatch(
     service: &Service,
     peer: Peer,
     limits: &Limits,
-    request: Request<Incoming>,
+    request: Request<Upload>,
 ) -> Result<Response<Body>, InferError> {
     let path = request.uri().path();
     let route = Route::parse(path).ok_or_else(|| {
@@ -61,7 +68,7 @@ async fn dispatch(
         }
         route if *request.method() == Method::POST => {
             let (head, body) = request.into_parts();
-            let body = collect(body, &head.headers, limits.body_bytes_max).await?;
+            let body = collect(body, &head.headers, limits).await?;
             change(service, &peer, route, &body).await
         }
         route => read(service, &peer, route),
@@ -194,10 +201,15 @@ fn wrong_method(method: &Method, path: &str, allowed: Methods) -> Response<Body>
     response
 }
 
+/// The answer to a request that failed.
 pub(super) fn failure(error: &InferError) -> Response<Body> {
     let status = StatusCode::from_u16(status::http(error.kind));
     let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = with_status(status, json(metadata::error(&error.message)));
+    if error.kind == ErrorKind::UnknownCoding {
+        // What RFC 7694 asks for, so that a client can choose another.
+        response.headers_mut().insert(ACCEPT_ENCODING, coding::OFFERED);
+    }
     if let Some(wait) = error.retry_after {
         let seconds = HeaderValue::from(status::retry_after_secs(wait));
         response.headers_mut().insert(RETRY_AFTER, seconds);

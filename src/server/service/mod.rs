@@ -1,8 +1,9 @@
 //! One function per meaning; REST and gRPC are codecs around these.
 
+mod account;
 mod classes;
-mod gaps;
 mod models;
+mod observe;
 mod regions;
 mod settings;
 pub mod status;
@@ -22,6 +23,8 @@ use crate::request::{
 use crate::rows::assemble;
 use crate::sched::event::{Outcome, Refusal, Tally};
 use crate::tensor::{OutputTensor, Shape};
+use crate::time::shown;
+use account::{Account, Refusals, Seen};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,6 +65,7 @@ pub struct Service {
     repository: Arc<Repository>,
     regions: Regions,
     settings: settings::Settings,
+    refusals: Refusals,
     draining: AtomicBool,
     timeout: Option<Duration>,
 }
@@ -82,6 +86,7 @@ impl Service {
             repository,
             regions,
             settings: settings::Settings::default(),
+            refusals: Refusals::default(),
             draining: AtomicBool::new(false),
             timeout,
         }
@@ -151,12 +156,6 @@ impl Service {
         self.catalog().find(model, version).is_ok_and(|spec| spec.cuts_rows())
     }
 
-    /// The metrics as text.
-    #[must_use]
-    pub fn metrics(&self) -> String {
-        self.metrics.text(self.driver.load())
-    }
-
     /// One inference.
     ///
     /// # Errors
@@ -172,25 +171,31 @@ impl Service {
 
     async fn infer_tensors(
         &self,
-        request: InferRequest,
+        mut request: InferRequest,
         context: Context,
     ) -> Result<InferResponse, InferError> {
         let start = self.driver.clock().now();
+        let mut refused = None;
         // A version that is replaced between look-up and submission is looked up once more.
         for _ in 0..2 {
-            let spec = self.catalog().find(&request.model, request.version.as_deref())?.clone();
-            let checked = check::check(&request, &spec, context.peer.tenant)?;
+            let found = self.catalog().find(&request.model, request.version.as_deref()).cloned();
+            let spec = found.inspect_err(|error| self.count_unplaced(error))?;
+            let account = Account { service: self, spec: &spec, context, start };
+            let checked = check::check(&request, &spec, context.peer.tenant)
+                .inspect_err(|error| account.invalid(&request.id, error))?;
             let reply = self.driver.call(self.call(&spec, &checked, context)).await;
-            if let Outcome::Refused { refusal: Refusal::NoStage, .. } = reply.outcome {
+            if let Outcome::Refused { refusal: refusal @ Refusal::NoStage, .. } = reply.outcome {
+                refused = Some((spec, refusal));
                 continue;
             }
-            let took = self.driver.clock().now().since(start);
-            let outcome = &reply.outcome;
-            self.trace(&spec, &request.id, took);
-            self.metrics.request_ended(&spec.name, spec.version, outcome, took);
-            let rows = checked.keys.len();
-            tracing::debug!(model = %spec.name, version = spec.version, rows, took_us = took.as_micros(), "{outcome:?}");
-            return respond(request, &spec, &checked, reply);
+            let seen = Seen::new(&reply, &checked);
+            let answer = respond(&mut request, &spec, &checked, reply);
+            let id = answer.as_ref().map_or(request.id.as_str(), |answer| &answer.id);
+            account.close(id, &seen, &answer);
+            return answer;
+        }
+        if let Some((spec, refusal)) = refused {
+            spec.counts.refused(&refusal, self.driver.clock().now().since(start));
         }
         let text = format!("model '{}' is being replaced; try again", request.model);
         Err(InferError::new(ErrorKind::Unavailable, text).retry_after(Duration::from_secs(1)))
@@ -213,7 +218,7 @@ impl Service {
 }
 
 fn respond(
-    request: InferRequest,
+    request: &mut InferRequest,
     spec: &ModelSpec,
     checked: &Checked,
     reply: Reply,
@@ -246,9 +251,9 @@ fn respond(
     }
     let Tally { hit, join, run } = tally;
     Ok(InferResponse {
-        model: request.model,
+        model: std::mem::take(&mut request.model),
         version: spec.version.to_string(),
-        id: request.id,
+        id: std::mem::take(&mut request.id),
         parameters,
         route: format!("hit={hit} join={join} run={run}"),
         outputs,
@@ -339,7 +344,9 @@ fn refusal_error(refusal: &Refusal, model: &str) -> InferError {
         Refusal::Infeasible { expected, left } => InferError::new(
             ErrorKind::DeadlineExceeded,
             format!(
-                "model '{model}' would need {expected:?} and the deadline is in {left:?}; not tried"
+                "model '{model}' would need {} and the deadline is in {}; not tried",
+                shown(*expected),
+                shown(*left)
             ),
         ),
         Refusal::Draining => InferError::new(

@@ -2,11 +2,14 @@
 
 use super::Service;
 use crate::error::{ErrorKind, InferError};
-use crate::model::State;
+use crate::proto::model_repository_parameter::ParameterChoice;
 use crate::proto::repository_index_response::ModelIndex;
 use crate::proto::{
-    CudaSharedMemoryRegisterRequest, ModelConfig, RepositoryIndexRequest, RepositoryIndexResponse,
+    CudaSharedMemoryRegisterRequest, ModelConfig, ModelRepositoryParameter, RepositoryIndexRequest,
+    RepositoryIndexResponse,
 };
+use crate::repository::Overrides;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl Service {
@@ -25,18 +28,33 @@ impl Service {
     /// The models with their states.
     #[must_use]
     pub fn index(&self, request: &RepositoryIndexRequest) -> RepositoryIndexResponse {
-        let catalog = self.catalog();
-        let entries = catalog.iter().map(|(name, version, state)| {
-            let (state, reason) = match state {
-                State::Ready(_) => ("READY", String::new()),
-                State::Loading => ("LOADING", String::new()),
-                State::Unavailable(why) => ("UNAVAILABLE", why.clone()),
-            };
-            let (name, version) = (name.to_owned(), version.to_string());
-            ModelIndex { name, version, state: state.to_owned(), reason }
+        let entries = self.repository.index(request.ready).into_iter().map(|entry| ModelIndex {
+            name: entry.name,
+            version: entry.version.to_string(),
+            state: entry.state.to_owned(),
+            reason: entry.reason,
         });
-        let wanted = |entry: &ModelIndex| !request.ready || entry.state == "READY";
-        RepositoryIndexResponse { models: entries.filter(wanted).collect() }
+        RepositoryIndexResponse { models: entries.collect() }
+    }
+
+    /// Loads a model, or what changed of it; see [`Repository::load`](crate::repository::Repository::load).
+    ///
+    /// # Errors
+    /// Those of the repository, and `BadRequest` for parameters that say nothing here.
+    pub async fn load(
+        &self,
+        model: &str,
+        parameters: BTreeMap<String, ModelRepositoryParameter>,
+    ) -> Result<(), InferError> {
+        self.repository.load(model, overrides(parameters)?).await
+    }
+
+    /// Unloads a model; see [`Repository::unload`](crate::repository::Repository::unload).
+    ///
+    /// # Errors
+    /// Those of the repository.
+    pub fn unload(&self, model: &str) -> Result<(), InferError> {
+        self.repository.unload(model)
     }
 
     /// GPU memory of clients cannot be had here.
@@ -53,4 +71,30 @@ impl Service {
         );
         Err(InferError::new(ErrorKind::Unsupported, text))
     }
+}
+
+/// What a load request brings along, from its parameters.
+fn overrides(
+    parameters: BTreeMap<String, ModelRepositoryParameter>,
+) -> Result<Overrides, InferError> {
+    let mut overrides = Overrides::default();
+    for (key, parameter) in parameters {
+        match (key.strip_prefix("file:"), parameter.parameter_choice) {
+            (Some(path), Some(ParameterChoice::BytesParam(bytes))) => {
+                overrides.files.push((path.to_owned(), bytes));
+            }
+            (None, Some(ParameterChoice::StringParam(text))) if key == "config" => {
+                overrides.config = Some(text);
+            }
+            _ => {
+                let text = format!(
+                    "load parameter '{}' is not known; expected 'config' with JSON as a string, or \
+                     'file:VERSION/NAME' with bytes",
+                    key.escape_debug()
+                );
+                return Err(InferError::bad_request(text));
+            }
+        }
+    }
+    Ok(overrides)
 }

@@ -7,6 +7,7 @@
 use super::Service;
 use crate::error::{ErrorKind, InferError};
 use crate::logging::{self, Levels};
+use crate::metrics::Phases;
 use crate::model::ModelSpec;
 use crate::proto::log_settings_request::setting_value::ParameterChoice as Asked;
 use crate::proto::log_settings_response::setting_value::ParameterChoice as Told;
@@ -245,7 +246,7 @@ impl Service {
     }
 
     /// Leaves a line for a request that ended, if it is one to be traced.
-    pub(super) fn trace(&self, spec: &ModelSpec, id: &str, took: Duration) {
+    pub(super) fn trace(&self, spec: &ModelSpec, id: &str, took: Duration, phases: Option<Phases>) {
         if !self.settings.tracing.load(Ordering::Relaxed) {
             return;
         }
@@ -255,8 +256,17 @@ impl Service {
             return;
         }
         drop(traces);
-        let (model, version, id) = (&spec.name, spec.version, id.escape_debug());
-        tracing::info!(target: "graftd::trace", %model, version, %id, took_us = took.as_micros());
+        let Phases { queue, gather, run, done: _ } = phases.unwrap_or_default();
+        tracing::info!(
+            target: "graftd::trace",
+            model = %spec.name,
+            version = spec.version,
+            id = %id.escape_debug(),
+            took_us = took.as_micros(),
+            queue_us = queue.as_micros(),
+            gather_us = gather.as_micros(),
+            run_us = run.as_micros(),
+        );
     }
 }
 

@@ -73,6 +73,7 @@ fn call(timeout: Option<Duration>) -> Call {
         unshared: None,
         output_axes: Arc::new([Some(0)]),
         whole_axes: Arc::new([None]),
+        counts: Arc::default(),
         findings: BTreeMap::new(),
     };
     Call {

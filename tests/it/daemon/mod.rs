@@ -18,7 +18,8 @@ use graftd::metrics::Metrics;
 use graftd::model::scan::Found;
 use graftd::model::stash::Stash;
 use graftd::model::{ModelSpec, State};
-use graftd::repository::{Repository, Served};
+use graftd::repository::control::Control;
+use graftd::repository::{Options, Repository, Served};
 use graftd::request::{InferRequest, InferResponse, Input, Output};
 use graftd::rows::Inputs;
 use graftd::sched::Load;
@@ -101,15 +102,19 @@ pub(crate) struct Daemon {
     pub driver: Arc<Driver>,
     pub service: Arc<Service>,
     pub health: flume::Receiver<Health>,
-    repository: Arc<Repository>,
+    pub repository: Arc<Repository>,
     loader: Arc<Loader>,
     /// Goes before every model's name, so that tests do not take each other's processes for theirs.
     prefix: String,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Daemon {
     pub(crate) fn start(test: &str, settings: Settings) -> Self {
+        Self::controlled(test, settings, Control::default())
+    }
+
+    pub(crate) fn controlled(test: &str, settings: Settings, control: Control) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let metrics = Arc::new(Metrics::new());
         let (driver, orders) = Driver::new(settings.sched, metrics.clone());
@@ -121,20 +126,19 @@ impl Daemon {
         let stash = Stash::create(folder.path()).unwrap();
         let loader = Arc::new(Loader::new(driver.clone(), pools, stash, settings.load));
         let served = Arc::new(Served::default());
-        let root = folder.path().to_owned();
-        let repository = Repository::new(root, driver.clone(), loader.clone(), served);
+        let root = folder.path().join("models");
+        std::fs::create_dir(&root).unwrap();
+        let options = Options { root, control, loads: 1 };
+        let repository = Repository::new(options, driver.clone(), loader.clone(), served);
         let regions = Regions::new(RegionLimits { regions_max: 0, request_bytes_max: 0 });
         let service = Service::new(driver.clone(), metrics, repository.clone(), regions, None);
         let service = Arc::new(service);
-        Self {
-            driver,
-            service,
-            health,
-            repository,
-            loader,
-            prefix: test.to_owned(),
-            _folder: folder,
-        }
+        Self { driver, service, health, repository, loader, prefix: test.to_owned(), folder }
+    }
+
+    /// The model directory.
+    pub(crate) fn models(&self) -> PathBuf {
+        self.folder.path().join("models")
     }
 
     /// The name under which a model is served here.
@@ -146,7 +150,8 @@ impl Daemon {
     pub(crate) async fn load(&self, model: &str, file: &Path) -> Result<Arc<ModelSpec>, String> {
         let found = Found { name: self.name(model), version: 1, file: file.to_owned() };
         let spec = Arc::new(self.loader.load(&found, None).await?.expect("nothing was there"));
-        self.repository.served().set(&found.name, 1, State::Ready(spec.clone()));
+        let ready = State::Ready(spec.clone());
+        assert!(self.repository.served().replace(&found.name, 1, Some(ready)).is_none());
         Ok(spec)
     }
 

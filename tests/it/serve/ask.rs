@@ -23,7 +23,7 @@ use tokio::net::UnixStream;
 
 /// How a question travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(crate) enum Form {
     Json,
     Binary,
     /// REST with every second tensor in JSON.
@@ -33,11 +33,11 @@ pub(super) enum Form {
 }
 
 impl Form {
-    pub(super) const ALL: [Self; 5] =
+    pub(crate) const ALL: [Self; 5] =
         [Self::Json, Self::Binary, Self::Mixed, Self::GrpcRaw, Self::GrpcContents];
 
     /// Whether this form can carry the datatype.
-    pub(super) fn carries(self, datatype: DataType) -> bool {
+    pub(crate) fn carries(self, datatype: DataType) -> bool {
         let half = matches!(datatype, DataType::Fp16 | DataType::Bf16);
         !half || matches!(self, Self::Binary | Self::GrpcRaw)
     }
@@ -45,79 +45,79 @@ impl Form {
 
 /// A question.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Ask {
-    pub(super) model: String,
-    pub(super) version: Option<String>,
-    pub(super) id: String,
-    pub(super) parameters: Map<String, Value>,
-    pub(super) inputs: Vec<Tensor>,
-    pub(super) outputs: Vec<String>,
+pub(crate) struct Ask {
+    pub(crate) model: String,
+    pub(crate) version: Option<String>,
+    pub(crate) id: String,
+    pub(crate) parameters: Map<String, Value>,
+    pub(crate) inputs: Vec<Tensor>,
+    pub(crate) outputs: Vec<String>,
 }
 
 /// A good answer.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Got {
-    pub(super) version: String,
-    pub(super) id: String,
-    pub(super) route: String,
+pub(crate) struct Got {
+    pub(crate) version: String,
+    pub(crate) id: String,
+    pub(crate) route: String,
     /// The `graftd_rows` parameter.
-    pub(super) rows: Option<String>,
-    pub(super) outputs: Vec<Tensor>,
+    pub(crate) rows: Option<String>,
+    pub(crate) outputs: Vec<Tensor>,
 }
 
 /// A refusal: the HTTP status or the gRPC code, and what was said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
-    pub(super) code: u32,
-    pub(super) message: String,
-    pub(super) retry_after: Option<String>,
+pub(crate) struct Refused {
+    pub(crate) code: u32,
+    pub(crate) message: String,
+    pub(crate) retry_after: Option<String>,
 }
 
 /// A tensor from its elements' bytes.
-pub(super) fn tensor(name: &str, datatype: DataType, shape: &[usize], data: Vec<u8>) -> Tensor {
+pub(crate) fn tensor(name: &str, datatype: DataType, shape: &[usize], data: Vec<u8>) -> Tensor {
     let (name, shape) = (name.to_owned(), Shape(shape.to_vec()));
     Tensor { name, datatype, shape, data: Bytes::from(data) }
 }
 
 /// A tensor of singles.
-pub(super) fn fp32(name: &str, shape: &[usize], values: &[f32]) -> Tensor {
+pub(crate) fn fp32(name: &str, shape: &[usize], values: &[f32]) -> Tensor {
     let data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     tensor(name, DataType::Fp32, shape, data)
 }
 
 /// The singles of a tensor.
-pub(super) fn singles(tensor: &Tensor) -> Vec<f32> {
+pub(crate) fn singles(tensor: &Tensor) -> Vec<f32> {
     assert_eq!(tensor.datatype, DataType::Fp32);
     tensor.data.as_chunks().0.iter().map(|raw| f32::from_le_bytes(*raw)).collect()
 }
 
 impl Ask {
     /// A question to a model.
-    pub(super) fn new(model: &str, inputs: Vec<Tensor>) -> Self {
+    pub(crate) fn new(model: &str, inputs: Vec<Tensor>) -> Self {
         Self { model: model.to_owned(), inputs, ..Self::default() }
     }
 
-    pub(super) fn parameter(mut self, key: &str, value: impl Into<Value>) -> Self {
+    pub(crate) fn parameter(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.parameters.insert(key.to_owned(), value.into());
         self
     }
 
-    pub(super) fn version(mut self, version: &str) -> Self {
+    pub(crate) fn version(mut self, version: &str) -> Self {
         self.version = Some(version.to_owned());
         self
     }
 
-    pub(super) fn outputs(mut self, names: &[&str]) -> Self {
+    pub(crate) fn outputs(mut self, names: &[&str]) -> Self {
         self.outputs = names.iter().map(|&name| name.to_owned()).collect();
         self
     }
 
-    pub(super) fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         model_path(&self.model, self.version.as_deref(), "/infer")
     }
 
     /// The body of a REST request, and the length of its JSON.
-    pub(super) fn body(&self, form: Form) -> (Bytes, Option<usize>) {
+    pub(crate) fn body(&self, form: Form) -> (Bytes, Option<usize>) {
         let binary = |number: usize| match form {
             Form::Json => false,
             Form::Mixed => number.is_multiple_of(2),
@@ -149,7 +149,7 @@ impl Ask {
     }
 
     /// The message of a gRPC request.
-    pub(super) fn message(&self, form: Form) -> ModelInferRequest {
+    pub(crate) fn message(&self, form: Form) -> ModelInferRequest {
         let raw = form == Form::GrpcRaw;
         let input = |tensor: &Tensor| InferInputTensor {
             name: tensor.name.clone(),
@@ -183,7 +183,7 @@ impl Ask {
     }
 
     /// Asks on a connection of its own.
-    pub(super) async fn of(&self, daemon: &Daemon, form: Form) -> Result<Got, Refused> {
+    pub(crate) async fn of(&self, daemon: &Daemon, form: Form) -> Result<Got, Refused> {
         if matches!(form, Form::GrpcRaw | Form::GrpcContents) {
             let mut client = grpc(&daemon.setup.socket()).await;
             let answer = soon("an answer", client.model_infer(self.message(form))).await;
@@ -193,7 +193,7 @@ impl Ask {
     }
 
     /// Asks over REST on a connection that is there.
-    pub(super) async fn over(&self, client: &mut Client, form: Form) -> Result<Got, Refused> {
+    pub(crate) async fn over(&self, client: &mut Client, form: Form) -> Result<Got, Refused> {
         let (body, length) = self.body(form);
         let answer = soon("an answer", client.post(&self.path(), length, body)).await;
         read_rest(&answer.expect("the connection stays"))
@@ -201,7 +201,7 @@ impl Ask {
 }
 
 /// Reads a REST answer, which has the form of a request but for two names.
-pub(super) fn read_rest(answer: &Answer) -> Result<Got, Refused> {
+pub(crate) fn read_rest(answer: &Answer) -> Result<Got, Refused> {
     if answer.status != 200 {
         assert_eq!(answer.header("content-type"), Some("application/json"));
         let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
@@ -237,7 +237,7 @@ fn sent(input: Input) -> Tensor {
 }
 
 /// Reads a gRPC answer.
-pub(super) fn read_grpc(
+pub(crate) fn read_grpc(
     answer: Result<tonic::Response<ModelInferResponse>, tonic::Status>,
 ) -> Result<Got, Refused> {
     let answer = answer.map_err(|status| {
@@ -269,13 +269,13 @@ pub(super) fn read_grpc(
 
 /// An HTTP/2 connection, as a gRPC client wants it.
 #[derive(Clone)]
-pub(super) struct Http2 {
+pub(crate) struct Http2 {
     sender: SendRequest<tonic::body::Body>,
 }
 
 impl Http2 {
     /// Connects with prior knowledge.
-    pub(super) async fn connect(socket: &Path) -> Self {
+    pub(crate) async fn connect(socket: &Path) -> Self {
         let stream = UnixStream::connect(socket).await.expect("the daemon listens");
         let io = TokioIo::new(stream);
         let (sender, connection) =
@@ -300,7 +300,7 @@ impl tower_service::Service<Request<tonic::body::Body>> for Http2 {
 }
 
 /// The generated gRPC client on a connection of its own.
-pub(super) async fn grpc(socket: &Path) -> GrpcInferenceServiceClient<Http2> {
+pub(crate) async fn grpc(socket: &Path) -> GrpcInferenceServiceClient<Http2> {
     let connection = Http2::connect(socket).await;
     let origin = http::Uri::from_static("http://localhost");
     GrpcInferenceServiceClient::with_origin(connection, origin)

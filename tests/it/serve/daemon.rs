@@ -16,18 +16,18 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::Notify;
 
 /// Longer than anything here takes on a busy machine: reached only where something is wrong.
-pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The program under test.
-pub(super) const PROGRAM: &str = env!("CARGO_BIN_EXE_graftd");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_graftd");
 
 /// The folder of this file's fixtures.
-pub(super) fn fixtures() -> PathBuf {
+pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
 /// Waits for what must happen.
-pub(super) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(PATIENCE, future).await {
         Ok(value) => value,
         Err(_) => panic!("waited {PATIENCE:?} for {what}"),
@@ -35,7 +35,7 @@ pub(super) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 /// Whether ONNX Runtime is there; says which test is skipped where it is not.
-pub(super) fn has_runtime(test: &str) -> bool {
+pub(crate) fn has_runtime(test: &str) -> bool {
     let target = Path::new(PROGRAM).ancestors().nth(2).expect("target/PROFILE/graftd");
     let library = target.join(format!("onnxruntime/libonnxruntime.so.{PINNED_VERSION}"));
     let there = library.is_file();
@@ -57,7 +57,7 @@ macro_rules! needs_runtime {
         }
     };
 }
-pub(super) use needs_runtime;
+pub(crate) use needs_runtime;
 
 /// What the daemon wrote to its log.
 #[derive(Default)]
@@ -67,58 +67,67 @@ struct Log {
 }
 
 /// A folder for one test: models, socket, private copies.
-pub(super) struct Setup {
+pub(crate) struct Setup {
     folder: TempDir,
     models: Option<PathBuf>,
     flags: Vec<String>,
+    under: Vec<String>,
 }
 
 impl Setup {
     /// A model directory with these fixtures.
-    pub(super) fn new(fixtures: &[&str]) -> Self {
+    pub(crate) fn new(fixtures: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         std::fs::create_dir(folder.path().join("models")).expect("a new folder");
-        let setup = Self { folder, models: None, flags: Vec::new() };
+        let setup = Self { folder, models: None, flags: Vec::new(), under: Vec::new() };
         fixtures.iter().for_each(|name| setup.add(name, name));
         setup
     }
 
     /// Serves this directory instead.
-    pub(super) fn serving(mut self, models: &Path) -> Self {
+    pub(crate) fn serving(mut self, models: &Path) -> Self {
         self.models = Some(models.to_owned());
         self
     }
 
     /// More flags for `graftd serve`.
-    pub(super) fn flags(mut self, flags: &[&str]) -> Self {
+    pub(crate) fn flags(mut self, flags: &[&str]) -> Self {
         self.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
         self
     }
 
+    /// Starts the program by another, which gets it as its first argument.
+    pub(crate) fn under(mut self, words: &[&str]) -> Self {
+        self.under.extend(words.iter().map(|&word| word.to_owned()));
+        self
+    }
+
     /// The model directory.
-    pub(super) fn models(&self) -> PathBuf {
+    pub(crate) fn models(&self) -> PathBuf {
         self.models.clone().unwrap_or_else(|| self.folder.path().join("models"))
     }
 
     /// The socket.
-    pub(super) fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("graftd.sock")
     }
 
     /// A path beside models and socket.
-    pub(super) fn beside(&self, name: &str) -> PathBuf {
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Copies a fixture into the model directory under a name.
-    pub(super) fn add(&self, fixture: &str, name: &str) {
+    pub(crate) fn add(&self, fixture: &str, name: &str) {
         let source = fixtures().join("models").join(fixture);
         copy(&source, &self.models().join(name));
     }
 
     /// Starts the daemon without waiting for it.
-    pub(super) fn spawn(self) -> Starting {
-        let mut child = Command::new(PROGRAM);
+    pub(crate) fn spawn(self) -> Starting {
+        let words = self.under.iter().map(String::as_str).chain([PROGRAM]).collect::<Vec<_>>();
+        let mut child = Command::new(words[0]);
+        child.args(&words[1..]);
         for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("GRAFTD_")) {
             child.env_remove(variable);
         }
@@ -141,20 +150,20 @@ impl Setup {
     }
 
     /// Starts the daemon and waits until it has announced itself.
-    pub(super) async fn start(self) -> Daemon {
+    pub(crate) async fn start(self) -> Daemon {
         self.spawn().announced().await
     }
 }
 
 /// A daemon that has not announced itself yet.
-pub(super) struct Starting {
-    pub(super) daemon: Daemon,
+pub(crate) struct Starting {
+    pub(crate) daemon: Daemon,
     stdout: BufReader<ChildStdout>,
 }
 
 impl Starting {
     /// Waits for the announced line.
-    pub(super) async fn announced(mut self) -> Daemon {
+    pub(crate) async fn announced(mut self) -> Daemon {
         let read = self.stdout.read_line(&mut self.daemon.said);
         soon("the announced line", read).await.expect("the pipe can be read");
         let log = self.daemon.log.lines.lock().expect("no panic under it").join("\n");
@@ -164,41 +173,41 @@ impl Starting {
 }
 
 /// A running daemon; it is killed when the test is over.
-pub(super) struct Daemon {
-    pub(super) child: Child,
+pub(crate) struct Daemon {
+    pub(crate) child: Child,
     log: Arc<Log>,
     /// The announced line.
-    pub(super) said: String,
-    pub(super) setup: Setup,
+    pub(crate) said: String,
+    pub(crate) setup: Setup,
 }
 
 impl Daemon {
     /// A new connection for REST.
-    pub(super) async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         Client::connect(&self.setup.socket()).await.expect("the daemon listens")
     }
 
     /// Sends a signal.
-    pub(super) fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let id = self.child.id().expect("the daemon runs");
         let id = rustix::process::Pid::from_raw(i32::try_from(id).expect("small")).expect("not 0");
         rustix::process::kill_process(id, signal).expect("it is our child");
     }
 
     /// Looks at the models again and waits until that is over.
-    pub(super) async fn reload(&self) {
+    pub(crate) async fn reload(&self) {
         let seen = self.lines().len();
         self.signal(rustix::process::Signal::HUP);
         self.logged("looked at the models", seen).await;
     }
 
     /// The log so far.
-    pub(super) fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         self.log.lines.lock().expect("no panic under it").clone()
     }
 
     /// Waits for a line of the log that holds `text`, from line number `from` on.
-    pub(super) async fn logged(&self, text: &str, from: usize) -> String {
+    pub(crate) async fn logged(&self, text: &str, from: usize) -> String {
         let found = async {
             loop {
                 let grew = self.log.grew.notified();
@@ -212,18 +221,18 @@ impl Daemon {
     }
 
     /// Waits for the end of the process.
-    pub(super) async fn ended(&mut self) -> ExitStatus {
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
         soon("the daemon's end", self.child.wait()).await.expect("a child can be waited for")
     }
 
-    /// One number of `/metrics`; `name` with its labels, as Prometheus reads it.
-    pub(super) async fn metric(&self, name: &str) -> f64 {
+    /// One number of `/metrics`: the sum over all series of that name that have the labels given with it.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
         let answer = self.client().await.get("/metrics").await.expect("an answer");
         number(str::from_utf8(&answer.body).expect("text"), name)
     }
 
     /// Asks for a metric until it has this value.
-    pub(super) async fn metric_is(&self, name: &str, value: f64) {
+    pub(crate) async fn metric_is(&self, name: &str, value: f64) {
         let reached = async {
             let mut client = self.client().await;
             loop {
@@ -239,13 +248,22 @@ impl Daemon {
 }
 
 fn number(text: &str, name: &str) -> f64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    let line = line.unwrap_or_else(|| panic!("no {name} in\n{text}"));
-    line.parse().expect("a number")
+    let (family, wanted) = name.split_once('{').unwrap_or((name, ""));
+    let wanted: Vec<&str> = wanted.trim_end_matches('}').split_terminator(',').collect();
+    let series = |line: &str| {
+        let (labels, value) = line.strip_prefix(family)?.rsplit_once(' ')?;
+        // Else it is another family, whose name is longer.
+        let bounded = labels.is_empty() || labels.starts_with('{');
+        let value: f64 = value.parse().expect("a number");
+        (bounded && wanted.iter().all(|label| labels.contains(label))).then_some(value)
+    };
+    let found: Vec<f64> = text.lines().filter_map(series).collect();
+    assert!(!found.is_empty(), "no {name} in\n{text}");
+    found.iter().sum()
 }
 
 /// Copies a file or a folder with all it holds.
-pub(super) fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     if from.is_file() {
         std::fs::copy(from, to).expect("a file can be copied");
         return;

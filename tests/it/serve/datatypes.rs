@@ -62,6 +62,23 @@ async fn every_datatype_comes_back_as_it_was_sent() {
     }
 }
 
+/// More rows than there is memory for their keys, in a request of a hundred bytes.
+#[tokio::test]
+async fn rows_without_elements_cost_nothing_however_many_are_claimed() {
+    needs_runtime!();
+    let daemon = Setup::new(&["id_fp32", "strings_2d"]).start().await;
+    for (model, datatype) in [("id_fp32", DataType::Fp32), ("strings_2d", DataType::Bytes)] {
+        for shape in [[1 << 48, 0], [0, 1 << 48]] {
+            let x = tensor("x", datatype, &shape, vec![]);
+            for form in Form::ALL.into_iter().filter(|form| form.carries(datatype)) {
+                let got = Ask::new(model, vec![x.clone()]).of(&daemon, form).await;
+                let got = got.unwrap_or_else(|e| panic!("{model} {shape:?} over {form:?}: {e:?}"));
+                assert_eq!(got.outputs, [Tensor { name: "y".to_owned(), ..x.clone() }]);
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn half_floats_that_json_cannot_hold_are_refused() {
     needs_runtime!();

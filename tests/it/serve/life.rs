@@ -87,7 +87,7 @@ async fn every_phase_has_a_histogram() {
         assert_eq!(daemon.metric(&name).await, 1.0, "{name}");
     }
     assert_eq!(daemon.metric("graftd_batch_rows_count").await, 1.0);
-    assert_eq!(daemon.metric("graftd_requests_total{end=\"Ok\"}").await, 1.0);
+    assert_eq!(daemon.metric("graftd_requests_total{end=\"ok\"}").await, 1.0);
 }
 
 #[tokio::test]

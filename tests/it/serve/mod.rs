@@ -1,13 +1,14 @@
 //! The daemon as its callers see it: the real binary, real models, every transport.
 
-mod ask;
+pub(crate) mod ask;
 mod catalog;
 mod classes;
-mod daemon;
+pub(crate) mod daemon;
 mod datatypes;
 mod life;
-mod refusals;
+pub(crate) mod refusals;
 mod regions;
 mod samples;
+mod settings;
 mod sharing;
 mod verb;

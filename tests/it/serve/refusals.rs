@@ -92,7 +92,7 @@ async fn errors_name_the_tensor_what_was_expected_and_what_came() {
 }
 
 /// A run of about two seconds that no other equals.
-pub(super) fn long(number: u16) -> Ask {
+pub(crate) fn long(number: u16) -> Ask {
     let trips = 1_000_000 + i64::from(number);
     Ask::new("loop", vec![tensor("trips", DataType::Int64, &[], trips.to_le_bytes().to_vec())])
 }
@@ -149,7 +149,7 @@ async fn one_request_too_many_is_told_so_at_once() {
     let (answer, ()) = tokio::join!(running, more);
     answer.expect("the first is not touched");
     assert_eq!(daemon.metric("graftd_requests_shed_total{reason=\"requests\"}").await, 4.0);
-    assert_eq!(daemon.metric("graftd_requests_total{end=\"Refused\"}").await, 4.0);
+    assert_eq!(daemon.metric("graftd_requests_total{end=\"refused\"}").await, 4.0);
 }
 
 #[tokio::test]

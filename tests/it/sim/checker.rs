@@ -95,6 +95,7 @@ enum Apart {
 struct Stage {
     config: StageConfig,
     retired: bool,
+    forgotten: bool,
     apart: Apart,
     /// The longest run so far.
     service_max: Duration,
@@ -205,8 +206,9 @@ impl Checker {
         match event {
             Event::StageUp { stage, config } => {
                 let (config, service_max) = (config.clone(), Duration::ZERO);
-                let stage_model = Stage { config, retired: false, apart: Apart::None, service_max };
-                self.stages.insert(*stage, stage_model);
+                let (retired, forgotten, apart) = (false, false, Apart::None);
+                let model = Stage { config, retired, forgotten, apart, service_max };
+                self.stages.insert(*stage, model);
             }
             Event::StageRetired { stage } => {
                 if let Some(stage) = self.stages.get_mut(stage) {

@@ -43,7 +43,7 @@ bugs! {
     // Work.
     RunLost, RunLate, RunTwice, RunOfCancelledRow, RunForgetsRow, ThirdInHand,
     // Sessions and time.
-    WatchdogNever, KillAtOnce, KillNever, IsolateLost, IsolateTwice, RetireLost, WakeupLate,
+    WatchdogNever, KillAtOnce, KillNever, IsolateLost, IsolateTwice, RetireLost, ForgetLost, WakeupLate,
 }
 
 /// The scheduler with one bug.
@@ -193,7 +193,8 @@ impl Planted {
             (Action::Terminate { .. }, Bug::WatchdogNever)
             | (Action::Kill { .. }, Bug::KillNever)
             | (Action::Isolate { .. }, Bug::IsolateLost)
-            | (Action::Retire { .. }, Bug::RetireLost) => true,
+            | (Action::Retire { .. }, Bug::RetireLost)
+            | (Action::Forget { .. }, Bug::ForgetLost) => true,
             _ => false,
         };
         if lost {

@@ -172,7 +172,8 @@ impl World {
             | Action::Settle { .. }
             | Action::Evict { .. }
             | Action::Reply { .. }
-            | Action::Release { .. } => {}
+            | Action::Release { .. }
+            | Action::Forget { .. } => {}
         }
     }
 

@@ -241,6 +241,7 @@ fn spec(stage: StageId) -> ModelSpec {
         unshared: None,
         output_axes: Arc::new([Some(0)]),
         whole_axes: Arc::new([None]),
+        counts: Arc::default(),
         findings: BTreeMap::new(),
     }
 }

@@ -32,6 +32,12 @@ impl Checker {
                 Ok(())
             }
             Action::Retire { session } => self.retire(*session),
+            Action::Forget { stage } => {
+                let model = self.stages.get_mut(stage).ok_or("no such stage")?;
+                ensure!(model.retired, "forgotten, and it was never retired");
+                ensure!(!std::mem::replace(&mut model.forgotten, true), "forgotten twice");
+                Ok(())
+            }
             Action::Terminate { session, batch } => self.terminate(*session, *batch),
             Action::Kill { session } => self.kill(*session),
         }

@@ -195,7 +195,9 @@ impl Checker {
             waits.suspects_apart == 0 || stage.apart != Apart::None,
             "suspects wait and no session apart is asked for"
         );
-        if stage.retired && waits.flights == 0 {
+        let over = stage.retired && waits.flights == 0;
+        ensure!(stage.forgotten == over, "forgotten: {}, over: {over}", stage.forgotten);
+        if over {
             let left =
                 self.sessions.iter().find(|(_, s)| s.stage == id && !s.retiring && !s.killed);
             ensure!(left.is_none(), "{left:?} outlives it");

@@ -1,0 +1,155 @@
+//! What was counted, for clients, for Prometheus and for people.
+
+use super::Service;
+use super::status::{Limits, LoadNow, ModelStatus, Status, WorkerStatus};
+use crate::clock;
+use crate::error::InferError;
+use crate::metrics::{Metrics, ModelScene, Scene, resident_bytes};
+use crate::model::{ModelSpec, State};
+use crate::proto::ModelStatisticsResponse;
+use std::sync::Arc;
+use std::time::Duration;
+
+impl Service {
+    /// Where what happens is counted.
+    #[must_use]
+    pub fn counts(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The metrics as Prometheus reads them.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        let catalog = self.catalog();
+        let models = catalog.iter().map(|(model, version, state)| ModelScene {
+            model: model.to_owned(),
+            version,
+            ready: matches!(state, State::Ready(_)),
+        });
+        self.metrics.text(&Scene {
+            load: self.driver.load(),
+            models: models.collect(),
+            workers: self.repository.workers().len(),
+            kept_bytes_max: self.driver.limits().cache_bytes,
+            started: self.epoch(),
+        })
+    }
+
+    /// Statistics of all models, of one, or of one version; of those that answer.
+    ///
+    /// # Errors
+    /// `NotFound` for what does not exist, `Unavailable` for a version that cannot answer now.
+    pub fn statistics(
+        &self,
+        model: Option<&str>,
+        version: Option<&str>,
+    ) -> Result<ModelStatisticsResponse, InferError> {
+        let catalog = self.catalog();
+        let epoch = self.epoch();
+        if let Some(model) = model {
+            catalog.find(model, version)?;
+        }
+        let number = version.and_then(|text| text.parse::<u64>().ok());
+        let wanted = catalog.iter().filter(|&(name, candidate, _)| {
+            model.is_none_or(|model| model == name)
+                && number.is_none_or(|number| number == candidate)
+        });
+        let model_stats = wanted.filter_map(|(.., state)| match state {
+            State::Ready(spec) => Some(spec.counts.statistics(epoch)),
+            State::Loading | State::Unloading | State::Absent(_) | State::Unavailable(_) => None,
+        });
+        Ok(ModelStatisticsResponse { model_stats: model_stats.collect() })
+    }
+
+    /// Everything that somebody wants to see who asks how the daemon is.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let catalog = self.catalog();
+        let limits = self.driver.limits();
+        let load = self.driver.load();
+        let workers = self.repository.workers().into_iter().map(|worker| WorkerStatus {
+            rss_bytes: resident_bytes(worker.pid).unwrap_or(0),
+            model: worker.model,
+            pid: worker.pid,
+            apart: worker.apart,
+            batches: worker.completed,
+        });
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_s: self.driver.clock().now().since(crate::time::MonoTime::ZERO).as_secs(),
+            ready: self.ready(),
+            models: catalog
+                .iter()
+                .map(|(name, n, state)| self.model_status(name, n, state))
+                .collect(),
+            workers: workers.collect(),
+            load: LoadNow {
+                requests: load.requests,
+                queued_rows: load.queued_rows,
+                flights: load.flights,
+                held_bytes: load.held_bytes,
+                batches: load.batches,
+                slots_used: load.slots_used,
+                kept_rows: load.kept_rows,
+                kept_bytes: load.kept_bytes,
+                connections: self.metrics.connections(),
+            },
+            limits: Limits {
+                slots: limits.devices.iter().map(|(_, slots)| slots).sum(),
+                requests: limits.requests_max,
+                rows: limits.rows_max,
+                held_bytes: limits.bytes_max,
+                kept_bytes: limits.cache_bytes,
+                timeout_ms: self.timeout.map(millis),
+            },
+        }
+    }
+
+    fn model_status(&self, name: &str, version: u64, state: &State) -> ModelStatus {
+        let bare = ModelStatus { name: name.to_owned(), version, ..ModelStatus::default() };
+        match state {
+            State::Ready(spec) => self.ready_status(bare, spec),
+            State::Loading => ModelStatus { state: "loading".to_owned(), ..bare },
+            State::Unloading => ModelStatus { state: "unloading".to_owned(), ..bare },
+            State::Absent(why) => {
+                ModelStatus { state: "absent".to_owned(), reason: (*why).to_owned(), ..bare }
+            }
+            State::Unavailable(why) => {
+                ModelStatus { state: "unavailable".to_owned(), reason: why.clone(), ..bare }
+            }
+        }
+    }
+
+    fn ready_status(&self, bare: ModelStatus, spec: &ModelSpec) -> ModelStatus {
+        let (answered, [p50, p99]) = spec.counts.latency();
+        let queue = self.driver.stage_queue(spec.stage);
+        ModelStatus {
+            state: "ready".to_owned(),
+            findings: spec.findings.clone(),
+            batch_rows_max: spec.config.max_batch_size,
+            batch_sizes: spec.counts.batch_sizes(),
+            answered,
+            failed: spec.counts.failures(),
+            p50_us: p50.map(micros),
+            p99_us: p99.map(micros),
+            queued_rows: queue.map_or(0, |(rows, _)| rows),
+            oldest_us: queue.map_or(0, |(_, age)| micros(age)),
+            ..bare
+        }
+    }
+
+    /// When the daemon's clock started, since 1970.
+    fn epoch(&self) -> Duration {
+        let since = self.driver.clock().now().since(crate::time::MonoTime::ZERO);
+        clock::wall().saturating_sub(since)
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
