@@ -122,6 +122,7 @@ impl Daemon {
             }
         });
         tokio::spawn(pools.run(orders));
+        tokio::spawn(repository.clone().follow());
         let phases = Phases::default();
         let policy = plan.policy.clone();
         let front = Front::new(service.clone(), policy, *driver.clock(), &phases);
@@ -136,6 +137,11 @@ impl Daemon {
             tokio::spawn(front.clone().tcp(listener));
         }
         Ok(Self { plan, service, driver, repository, front, phases, _socket: socket })
+    }
+
+    /// Says where to learn how many lines of the log were dropped.
+    pub fn count_lost_lines(&self, lost: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.service.counts().set_lost_lines(lost);
     }
 
     /// Serves until told to stop; then answers what was accepted.
@@ -190,6 +196,7 @@ impl Daemon {
     async fn drain(&self) {
         tracing::info!("stopping: finishing what was accepted");
         self.service.set_draining();
+        self.repository.close();
         self.phases.reach(Phase::Draining);
         let finished = async {
             self.driver.drained().await;
@@ -207,8 +214,7 @@ impl Daemon {
 /// The line that says what is served, what is not, and how to go on.
 fn greeting(catalog: &Catalog, socket: &Path, models: &Path) -> String {
     let (socket, models) = (socket.display(), models.display());
-    let wanted = |state: &State| !matches!(state, State::Unloading | State::Absent(_));
-    let all = catalog.iter().filter(|(.., state)| wanted(state)).count();
+    let all = catalog.iter().filter(|(.., state)| !matches!(state, State::Absent(_))).count();
     let ready = catalog.iter().filter(|(.., state)| matches!(state, State::Ready(_)));
     let ready: Vec<&str> = ready.map(|(name, ..)| name).collect();
     let failed = catalog.iter().find_map(|(name, version, state)| match state {

@@ -1,13 +1,19 @@
 //! What goes to the log, changeable while the daemon runs.
 //!
-//! One filter for the process: as `RUST_LOG` says at the start, and as a client with the right to do so says
+//! Lines are written by a thread of their own: whoever reads them slowly, or not at all, costs lines and never
+//! an answer. One filter for the process: as `RUST_LOG` says at the start, and as a client with the right to do so says
 //! later. Until somebody does, the filter is left alone.
 
 use std::io::IsTerminal;
+use std::str::FromStr;
 use std::sync::OnceLock;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Registry, reload};
+use tracing_subscriber::{EnvFilter, Layer as _, Registry, reload};
+
+/// Lines that may wait to be written; more are dropped and counted.
+const LINES_MAX: usize = 4096;
 
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
@@ -44,16 +50,79 @@ impl Levels {
     }
 }
 
-/// Starts the log of this process, on its standard error.
-pub fn init() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let (filter, handle) = reload::Layer::new(filter);
-    let lines = tracing_subscriber::fmt::layer()
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+/// How a line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+impl FromStr for Form {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("expected text or json".to_owned()),
+        }
+    }
+}
+
+/// Whether a text says what is logged.
+///
+/// # Errors
+/// A sentence that says what would.
+pub fn check_filter(text: &str) -> Result<String, String> {
+    const EXPECTED: &str = "expected error, warn, info, debug, trace or off, or MODULE=LEVEL,...";
+    match EnvFilter::try_new(text) {
+        Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
+        _ => Err(EXPECTED.to_owned()),
+    }
+}
+
+/// The log of this process; what waits is written when it is dropped, unless nobody reads it.
+#[derive(Debug)]
+pub struct Log {
+    lost: ErrorCounter,
+    _writer: WorkerGuard,
+}
+
+impl Log {
+    /// How to learn how many lines were dropped because they were not read in time.
+    #[must_use]
+    pub fn lost_lines(&self) -> impl Fn() -> u64 + Send + Sync + use<> {
+        let lost = self.lost.clone();
+        move || lost.dropped_lines() as u64
+    }
+}
+
+/// Starts the log of this process, on its standard error: of what `filter` says, or else `RUST_LOG`, or else of
+/// what happened and what went wrong.
+#[must_use]
+pub fn init(filter: Option<&str>, form: Form) -> Log {
+    let filter = match filter {
+        Some(filter) => EnvFilter::try_new(filter),
+        None => EnvFilter::try_from_default_env()
+            .map_err(|_| ())
+            .or_else(|()| EnvFilter::try_new("info")),
+    };
+    let (filter, handle) = reload::Layer::new(filter.unwrap_or_else(|_| EnvFilter::new("info")));
+    let builder = NonBlockingBuilder::default().thread_name("graftd-log");
+    let (writer, guard) = builder.buffered_lines_limit(LINES_MAX).finish(std::io::stderr());
+    let lost = writer.error_counter();
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let lines = match form {
+        Form::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        Form::Json => lines.json().flatten_event(true).boxed(),
+    };
     tracing_subscriber::registry().with(filter).with(lines).init();
     // A second start would have panicked above.
     let _ = FILTER.set(handle);
+    Log { lost, _writer: guard }
 }
 
 /// Changes which lines are written from now on.
@@ -67,6 +136,18 @@ pub fn set(levels: Levels) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn forms_and_filters_are_checked_before_they_are_used() {
+        assert_eq!(["text", "json"].map(str::parse), [Ok(Form::Text), Ok(Form::Json)]);
+        assert!("xml".parse::<Form>().unwrap_err().contains("text or json"));
+        for good in ["debug", "warn,graftd::server=trace", "off"] {
+            assert_eq!(check_filter(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "graftd=loud", "=", "a=b=c"] {
+            assert!(check_filter(bad).is_err_and(|why| why.contains("MODULE=LEVEL")), "{bad:?}");
+        }
+    }
 
     #[test]
     fn the_widest_level_decides() {

@@ -41,7 +41,7 @@ fn obey(asked: Asked) -> Result<(), Failure> {
 }
 
 fn serve(args: &ServeArgs) -> Result<(), Failure> {
-    logging::init();
+    let log = logging::init(args.logging.log.as_deref(), args.logging.log_format);
     let plan = args.plan().map_err(Failure::configuration)?;
     tracing::info!("ONNX Runtime from {}", plan.load.library.display());
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -52,6 +52,7 @@ fn serve(args: &ServeArgs) -> Result<(), Failure> {
     let result = runtime.block_on(async {
         let signals = Signals::listen()?;
         let daemon = Daemon::start(plan).await.map_err(Failure::configuration)?;
+        daemon.count_lost_lines(log.lost_lines());
         daemon.run(signals).await;
         Ok(())
     });

@@ -15,7 +15,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let decode = || ModelInferRequest::decode(bytes).ok().map(grpc::decode_infer);
     match memory::in_proportion(data.len(), FACTOR, decode) {
         Some(Ok(request)) => {
-            promises::request(&request);
+            let request = promises::request(request);
             agree::everywhere(&request);
             memory::in_proportion(data.len(), FACTOR, || rows::cut(&request, 0));
             rows::cut(&request, 1);

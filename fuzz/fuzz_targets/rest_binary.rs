@@ -28,7 +28,7 @@ fn complete(raw: RawRequest, model: [u8; 2], axes: &[u8]) {
     let input = TensorMetadata { name: "IN".to_owned(), datatype, shape: shape.clone() };
     match raw.complete(&[input], batched & 1 == 1) {
         Ok((request, form)) => {
-            promises::request(&request);
+            let request = promises::request(request);
             assert!(form.is_binary("any"));
             let found = &request.inputs[0].shape.0;
             assert_eq!(found.len(), shape.len());
@@ -58,7 +58,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let decode = || rest::decode_infer(bytes, Some(header_length));
     match memory::in_proportion(body.len(), 32, decode) {
         Ok(Decoded::Request(request, _)) => {
-            promises::request(&request);
+            let request = promises::request(request);
             agree::everywhere(&request);
             memory::in_proportion(body.len(), 256, || rows::cut(&request, 0));
             rows::cut(&request, 1);

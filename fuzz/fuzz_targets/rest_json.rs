@@ -9,7 +9,7 @@ libfuzzer_sys::fuzz_target!(|body: &[u8]| {
     let bytes = Bytes::copy_from_slice(body);
     match memory::in_proportion(body.len(), 32, || rest::decode_infer(bytes, None)) {
         Ok(Decoded::Request(request, _)) => {
-            promises::request(&request);
+            let request = promises::request(request);
             agree::everywhere(&request);
             memory::in_proportion(body.len(), 256, || rows::cut(&request, 0));
             rows::cut(&request, 1);

@@ -8,7 +8,7 @@ use graftd::engine::worker::reply;
 use graftd::engine::{BatchPlan, EngineError};
 use graftd::id::BatchId;
 use graftd::oip::rest::{self, ReplyForm};
-use graftd::request::InferResponse;
+use graftd::request::{InferResponse, Output};
 use graftd::rows::{Block, Inputs, RowValue, assemble};
 use graftd_fuzz::{memory, promises};
 use std::sync::Arc;
@@ -35,7 +35,7 @@ fn check(block: Block, plan: &BatchPlan, room: usize) {
         let back = assemble("OUT", index, &turned).expect("rows of one shape");
         promises::tensor(back.datatype, &back.shape.0, &back.contiguous());
         for binary in [false, true] {
-            let outputs = vec![whole.clone(), back.clone()];
+            let outputs = vec![Output::Sent(whole.clone()), Output::Sent(back.clone())];
             let response = InferResponse { outputs, ..InferResponse::default() };
             if let Err(error) = rest::encode_infer(&response, &ReplyForm::all(binary)) {
                 assert!(!binary);

@@ -1,12 +1,13 @@
 //! One meaning in every encoding: what was decoded is written by our own writers and read again.
 
+use crate::promises;
 use bytes::Bytes;
 use graftd::error::InferError;
 use graftd::oip::grpc;
 use graftd::oip::rest::{self, Decoded, ReplyForm};
 use graftd::proto::ModelInferRequest;
 use graftd::proto::model_infer_request::InferInputTensor;
-use graftd::request::{InferRequest, InferResponse};
+use graftd::request::{InferRequest, InferResponse, Output};
 use graftd::tensor::{DataType, OutputTensor};
 use prost::Message;
 
@@ -25,7 +26,7 @@ pub fn everywhere(request: &InferRequest) {
     match over_rest(&expected, false) {
         Ok(found) => assert_same(&without_nan_payload(found), &without_nan_payload(expected)),
         Err(error) => {
-            super::promises::error(&error);
+            promises::error(&error);
             assert!(!fits_json(&expected), "{error:?}");
         }
     }
@@ -90,7 +91,8 @@ fn over_grpc(request: &InferRequest) -> InferRequest {
         ..ModelInferRequest::default()
     };
     let message = ModelInferRequest::decode(Bytes::from(message.encode_to_vec()));
-    grpc::decode_infer(message.expect("our own message")).expect("what was decoded before")
+    let request = grpc::decode_infer(message.expect("our own message"));
+    promises::request(request.expect("what was decoded before"))
 }
 
 /// Answers with the tensors and reads the answer as if it were a request.
@@ -100,7 +102,7 @@ fn over_rest(request: &InferRequest, binary: bool) -> Result<InferRequest, Infer
         let half = input.data.len() / 2;
         let pieces = vec![input.data.slice(..half), input.data.slice(half..)];
         let (name, datatype, shape) = (input.name.clone(), input.datatype, input.shape.clone());
-        OutputTensor { name, datatype, shape, pieces }
+        Output::Sent(OutputTensor { name, datatype, shape, pieces })
     });
     let response = InferResponse {
         id: request.id.clone(),
@@ -116,7 +118,7 @@ fn over_rest(request: &InferRequest, binary: bool) -> Result<InferRequest, Infer
     let header_length = answer.header_length.map(|_| json.len());
     let body = Bytes::from([json.as_bytes(), tail].concat());
     match rest::decode_infer(body, header_length).expect("an answer reads back") {
-        Decoded::Request(request, _) => Ok(request),
+        Decoded::Request(request, _) => Ok(promises::request(request)),
         Decoded::Raw(_) => panic!("an answer is never raw"),
     }
 }

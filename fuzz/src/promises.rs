@@ -1,7 +1,7 @@
 //! The promises of the codecs, of sentences and of tensors.
 
 use graftd::error::{ErrorKind, InferError};
-use graftd::request::InferRequest;
+use graftd::request::{InferRequest, Input};
 use graftd::tensor::{DataType, bytes_element_ends};
 use graftd::text::SENTENCE_BYTES_MAX;
 
@@ -25,17 +25,41 @@ pub fn error(error: &InferError) {
     assert_eq!(error.retry_after, None, "{error:?}");
 }
 
-/// Every tensor holds exactly what its shape and datatype say.
+/// Every tensor holds exactly what its shape and datatype say, or claims as much of shared memory.
+///
+/// Gives the request with those inputs that came with it.
 ///
 /// # Panics
 /// When one does not.
-pub fn request(request: &InferRequest) {
-    for input in &request.inputs {
-        tensor(input.datatype, &input.shape.0, &input.data);
-        if input.datatype == DataType::Bool {
-            assert!(input.data.iter().all(|&byte| byte < 2), "a BOOL that is neither");
+#[must_use]
+pub fn request(request: InferRequest<Input>) -> InferRequest {
+    let (mut request, inputs) = request.with_inputs(Vec::new());
+    for input in inputs {
+        match input {
+            Input::Sent(input) => {
+                tensor(input.datatype, &input.shape.0, &input.data);
+                if input.datatype == DataType::Bool {
+                    assert!(input.data.iter().all(|&byte| byte < 2), "a BOOL that is neither");
+                }
+                request.inputs.push(input);
+            }
+            Input::Shared(input) => {
+                if let Some(bytes) = input.datatype.element_bytes() {
+                    let expected = elements(&input.shape.0).saturating_mul(bytes as u128);
+                    assert_eq!(u128::from(input.slice.byte_size), expected, "{input:?}");
+                }
+            }
         }
     }
+    request
+}
+
+/// The number of elements, counted in a way of its own, so that it can disagree with the code under test.
+fn elements(shape: &[usize]) -> u128 {
+    if shape.contains(&0) {
+        return 0;
+    }
+    shape.iter().map(|&dim| dim as u128).fold(1, u128::saturating_mul)
 }
 
 /// The bytes are exactly what shape and datatype say.
@@ -43,12 +67,6 @@ pub fn request(request: &InferRequest) {
 /// # Panics
 /// When they are not.
 pub fn tensor(datatype: DataType, shape: &[usize], data: &[u8]) {
-    // Counted in a way of its own, so that it can disagree with the code under test.
-    let elements = if shape.contains(&0) {
-        0
-    } else {
-        shape.iter().map(|&dim| dim as u128).fold(1, u128::saturating_mul)
-    };
     let found = match datatype.element_bytes() {
         Some(bytes) => {
             assert_eq!(data.len() % bytes, 0, "{datatype} {shape:?} in {} bytes", data.len());
@@ -56,5 +74,5 @@ pub fn tensor(datatype: DataType, shape: &[usize], data: &[u8]) {
         }
         None => bytes_element_ends(data).expect("whole elements").len(),
     };
-    assert_eq!(found as u128, elements, "{datatype} {shape:?} in {} bytes", data.len());
+    assert_eq!(found as u128, elements(shape), "{datatype} {shape:?} in {} bytes", data.len());
 }

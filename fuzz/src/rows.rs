@@ -2,12 +2,14 @@
 
 use graftd::digest::StageDigest;
 use graftd::id::{StageId, Tenant};
+use graftd::model::config::Queue;
 use graftd::model::settings::Settings;
 use graftd::model::{ModelSpec, Rows, TensorSpec, check};
 use graftd::request::InferRequest;
 use graftd::rows::Inputs;
 use graftd::tensor::DataType;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 /// Cuts a request for a model that takes whatever it brings, its rows along this axis where there is one.
 ///
@@ -45,23 +47,16 @@ fn gathered(inputs: &Inputs, runs: &[(&Inputs, usize, usize)]) -> Vec<Vec<u8>> {
 }
 
 fn model(request: &InferRequest, axis: usize) -> ModelSpec {
-    let inputs = request.inputs.iter().map(|input| TensorSpec {
-        name: input.name.clone(),
-        datatype: input.datatype,
-        dims: None,
+    let inputs = request.inputs.iter().map(|input| {
         // As probing has it: strings have their rows on the first axis or none.
-        axis: Some(axis)
+        let own = Some(axis)
             .filter(|&axis| axis < input.shape.0.len())
-            .filter(|&axis| axis == 0 || input.datatype != DataType::Bytes),
+            .filter(|&axis| axis == 0 || input.datatype != DataType::Bytes);
+        tensor(&input.name, input.datatype, own)
     });
     let inputs: Vec<TensorSpec> = inputs.collect();
-    let names: BTreeSet<&String> = request.outputs.iter().collect();
-    let outputs = names.into_iter().map(|name| TensorSpec {
-        name: name.clone(),
-        datatype: DataType::Fp32,
-        dims: None,
-        axis: Some(0),
-    });
+    let names: BTreeSet<&str> = request.outputs.iter().map(|output| output.name.as_str()).collect();
+    let outputs = names.into_iter().map(|name| tensor(name, DataType::Fp32, Some(0)));
     ModelSpec {
         name: "m".to_owned(),
         version: 1,
@@ -72,9 +67,19 @@ fn model(request: &InferRequest, axis: usize) -> ModelSpec {
         outputs: outputs.collect(),
         rows: Rows::Independent { how: "it is said here".to_owned() },
         settings: Settings::default(),
+        queue: Queue::default(),
+        request_rows_max: None,
+        setup: [0; 32],
         unshared: None,
         output_axes: [].into(),
         whole_axes: [].into(),
+        config: Arc::default(),
+        counts: Arc::default(),
         findings: BTreeMap::new(),
     }
+}
+
+fn tensor(name: &str, datatype: DataType, axis: Option<usize>) -> TensorSpec {
+    let name = name.to_owned();
+    TensorSpec { name, datatype, dims: None, axis, labels: None, wire: None, hidden: false }
 }

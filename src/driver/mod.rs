@@ -275,6 +275,13 @@ impl Driver {
         self.core.lock().sched.stage_queue(stage)
     }
 
+    /// Whether a stage has nothing to do, or had a batch end lately.
+    #[must_use]
+    pub fn stage_moves(&self, stage: StageId) -> bool {
+        let core = self.core.lock();
+        core.sched.stage_moves(stage, self.clock.now())
+    }
+
     /// Checks the scheduler's tables against one another; for tests.
     ///
     /// # Errors

@@ -34,6 +34,10 @@ pub(crate) fn open(folder: &Path, location: &str) -> Result<File, String> {
 pub(crate) fn read(folder: &Path, location: &str, limit: u64) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let file = open(folder, location)?;
+    // Known beforehand for all but files that grow.
+    if file.metadata().is_ok_and(|data| data.len() > limit) {
+        return Err(format!("is larger than {limit} bytes"));
+    }
     let count = file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if count as u64 > limit {
         return Err(format!("is larger than {limit} bytes"));

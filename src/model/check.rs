@@ -66,7 +66,7 @@ pub fn check(
     // Rows without bytes cost nothing to claim: there may be more of them than can be counted.
     let weighs =
         tensors.iter().zip(&spec.inputs).any(|(t, port)| port.axis.is_some() && !t.data.is_empty());
-    let rows = if spec.cuts_rows() && weighs { rows(&shapes, &spec.inputs)? } else { None };
+    let rows = if spec.cuts_rows() && weighs { rows(&shapes, spec)? } else { None };
     let whole = rows.is_none();
     let tensors = tensors
         .into_iter()
@@ -204,13 +204,19 @@ fn seen<'a>(tensor: &'a Tensor, spec: &TensorSpec) -> Cow<'a, [usize]> {
 }
 
 /// The number of rows; none for a request that must run as it came.
-fn rows(shapes: &[Cow<'_, [usize]>], specs: &[TensorSpec]) -> Result<Option<usize>, InferError> {
-    let batch = |(shape, spec): (&Cow<'_, [usize]>, &TensorSpec)| shape.get(spec.axis?).copied();
-    let counts = || shapes.iter().zip(specs).filter_map(|pair| Some((pair.1, batch(pair)?)));
+fn rows(shapes: &[Cow<'_, [usize]>], spec: &ModelSpec) -> Result<Option<usize>, InferError> {
+    let batch = |(shape, input): (&Cow<'_, [usize]>, &TensorSpec)| shape.get(input.axis?).copied();
+    let counts = || shapes.iter().zip(&spec.inputs).filter_map(|pair| Some((pair.1, batch(pair)?)));
     let Some((first, rows)) = counts().max_by_key(|&(_, rows)| rows) else { return Ok(None) };
-    // What has size 1 may broadcast, which only the model can tell.
-    let unequal = |size| size != rows && size != 1 && rows != 1;
-    if let Some((other, size)) = counts().find(|&(_, size)| unequal(size)) {
+    // What has size 1 may broadcast, and sizes that the model calls by different names, or none, may have
+    // nothing to do with each other: only the model can tell.
+    let batching = spec.config.max_batch_size > 0;
+    let wrong = |(input, size)| {
+        let bound =
+            batching || (axis_name(input).is_some() && axis_name(input) == axis_name(first));
+        bound && size != rows && size != 1 && rows != 1
+    };
+    if let Some((other, size)) = counts().find(|&pair| wrong(pair)) {
         return Err(InferError::bad_request(format!(
             "input '{}' has {rows} rows and input '{}' has {size}; expected the same of both, or 1",
             first.name, other.name
@@ -218,6 +224,14 @@ fn rows(shapes: &[Cow<'_, [usize]>], specs: &[TensorSpec]) -> Result<Option<usiz
     }
     // An empty batch has no row to share or keep, but its answer still has a shape: the model gives it.
     Ok((rows > 0 && counts().all(|(_, size)| size == rows)).then_some(rows))
+}
+
+/// What the model calls the size of an input's batch axis.
+fn axis_name(input: &TensorSpec) -> Option<&str> {
+    match input.dims.as_ref()?.get(input.axis?)? {
+        Dim::Named(name) => Some(name),
+        Dim::Fixed(_) | Dim::Unknown => None,
+    }
 }
 
 fn input(tensor: &Tensor, shape: &[usize], axis: Option<usize>) -> Result<InputTensor, InferError> {

@@ -11,18 +11,25 @@ use bytes::Bytes;
 use rustix::fs::FlockOperation;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use tempfile::TempDir;
 
 /// The largest piece copied at once.
 const CHUNK_BYTES: usize = 1 << 20;
+/// What protobuf can hold.
+const MODEL_BYTES_MAX: u64 = 2 << 30;
+/// The permission of others to write.
+const WRITABLE_BY_ALL: u32 = 0o002;
 const FOLDER_PREFIX: &str = "graftd-stash-";
 
 /// A folder for private copies; it goes when the daemon does.
 #[derive(Debug)]
 pub struct Stash {
     folder: TempDir,
+    /// Bytes of one model's external data at most.
+    external_max: u64,
     /// Held for life, so that a later daemon can tell folders that were left behind.
     _lock: File,
 }
@@ -48,6 +55,8 @@ pub struct Stashed {
     pub digest: StageDigest,
     /// What the file says.
     pub model: Model,
+    /// What the operator should know of the files.
+    pub warnings: Vec<String>,
 }
 
 impl Stash {
@@ -61,7 +70,7 @@ impl Stash {
         let folder = tempfile::Builder::new().prefix(FOLDER_PREFIX).tempdir_in(parent)?;
         let lock = File::create(folder.path().join("lock"))?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Self { folder, _lock: lock })
+        Ok(Self { folder, external_max: memory(), _lock: lock })
     }
 
     /// A new folder among the copies; it goes when it is dropped.
@@ -72,51 +81,95 @@ impl Stash {
         tempfile::Builder::new().prefix(prefix).tempdir_in(self.folder.path())
     }
 
-    /// Copies a model file and all it refers to.
+    /// Copies a model file and all it refers to, until `cancelled` is set.
+    ///
+    /// Only plain files are opened, and links are not followed. A file with further names elsewhere is as
+    /// good as any: the copy is a file of its own.
     ///
     /// # Errors
-    /// A sentence: what cannot be read, is no model, or leads out of the model's folder.
-    pub fn copy(&self, original: &Path) -> Result<Stashed, String> {
+    /// A sentence: what cannot be read, is too large, is no model, or leads out of the model's folder.
+    pub fn copy(&self, original: &Path, cancelled: &AtomicBool) -> Result<Stashed, String> {
         let place = self.folder("model-");
         let place = place.map_err(|error| format!("cannot make a private copy: {error}"))?;
-        let bytes = fs::read(original).map_err(|error| format!("cannot be read: {error}"))?;
-        let bytes = Bytes::from(bytes);
+        let folder = original.parent().unwrap_or_else(|| Path::new("."));
+        let name = original.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let bytes = beneath::read(folder, name, MODEL_BYTES_MAX);
+        let bytes = Bytes::from(bytes.map_err(|why| {
+            format!("the model file {why}; it is a plain file of at most 2 GiB, larger weights lie beside it")
+        })?);
         let model = graph::read(bytes.clone()).map_err(|error| error.to_string())?;
         let file = place.path().join("model.onnx");
         fs::write(&file, &bytes).map_err(|error| format!("cannot be copied: {error}"))?;
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"graftd stage 1\0").update(blake3::hash(&bytes).as_bytes());
-        let folder = original.parent().unwrap_or_else(|| Path::new("."));
+        let mut copying =
+            Copying { folder, place: place.path(), left: self.external_max, cancelled };
         for location in model.external_files() {
-            let digest = copy_external(folder, location, place.path())
-                .map_err(|why| format!("external data '{location}': {why}"))?;
+            let digest = copying.file(location);
+            let digest = digest.map_err(|why| format!("external data '{location}': {why}"))?;
             hasher.update(&(location.len() as u64).to_le_bytes()).update(location.as_bytes());
             hasher.update(digest.as_bytes());
         }
         let digest = StageDigest(*hasher.finalize().as_bytes());
-        Ok(Stashed { copy: PrivateCopy(place), digest, model })
+        Ok(Stashed { copy: PrivateCopy(place), digest, model, warnings: writable(original) })
     }
 }
 
-/// Copies one file of external data that lies below the model's folder, links not followed.
-fn copy_external(folder: &Path, location: &str, place: &Path) -> Result<blake3::Hash, String> {
-    let text = |error: io::Error| error.to_string();
-    let mut source = beneath::open(folder, location)?;
-    let target = place.join(location);
-    if let Some(parent) = target.parent() {
-        fs::create_dir_all(parent).map_err(text)?;
-    }
-    let mut target = File::create(target).map_err(text)?;
-    let mut hasher = blake3::Hasher::new();
-    let mut chunk = vec![0; CHUNK_BYTES];
-    loop {
-        let count = source.read(&mut chunk).map_err(text)?;
-        if count == 0 {
-            return Ok(hasher.finalize());
+/// External data on its way.
+struct Copying<'a> {
+    folder: &'a Path,
+    place: &'a Path,
+    /// Bytes that may still come.
+    left: u64,
+    cancelled: &'a AtomicBool,
+}
+
+impl Copying<'_> {
+    /// Copies one file that lies below the model's folder, links not followed.
+    fn file(&mut self, location: &str) -> Result<blake3::Hash, String> {
+        let text = |error: io::Error| error.to_string();
+        let mut source = beneath::open(self.folder, location)?;
+        let target = self.place.join(location);
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent).map_err(text)?;
         }
-        hasher.update(&chunk[..count]);
-        target.write_all(&chunk[..count]).map_err(text)?;
+        let mut target = File::create(target).map_err(text)?;
+        let mut hasher = blake3::Hasher::new();
+        let mut chunk = vec![0; CHUNK_BYTES];
+        loop {
+            let count = source.read(&mut chunk).map_err(text)?;
+            if count == 0 {
+                return Ok(hasher.finalize());
+            }
+            if self.cancelled.load(Ordering::Relaxed) {
+                return Err("nobody waits for it any more".into());
+            }
+            // A file may have no blocks and still be endless to read, so what is read is counted.
+            self.left = self.left.checked_sub(count as u64).ok_or(
+                "all such files together are larger than this machine's memory, so the model cannot run here",
+            )?;
+            hasher.update(&chunk[..count]);
+            target.write_all(&chunk[..count]).map_err(text)?;
+        }
     }
+}
+
+/// Warnings for places where others than the owner can change what is served.
+fn writable(original: &Path) -> Vec<String> {
+    let places = original.ancestors().take(2);
+    let open = places.filter(|place| {
+        fs::metadata(place).is_ok_and(|data| data.permissions().mode() & WRITABLE_BY_ALL != 0)
+    });
+    let warn = |place: &Path| {
+        format!("{} can be written by every user, who so decides what is served", place.display())
+    };
+    open.map(warn).collect()
+}
+
+/// Bytes of this machine's memory.
+fn memory() -> u64 {
+    let facts = rustix::system::sysinfo();
+    (facts.totalram as u64).saturating_mul(u64::from(facts.mem_unit))
 }
 
 /// Removes the folders of daemons that are gone: their locks are free.
@@ -139,6 +192,8 @@ fn sweep(parent: &Path) {
 mod tests {
     use super::*;
 
+    static GOING: AtomicBool = AtomicBool::new(false);
+
     fn fixture(name: &str) -> PathBuf {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         root.join("tests/fixtures/models").join(name).join("1/model.onnx")
@@ -148,9 +203,9 @@ mod tests {
     fn the_copy_is_ours_and_its_digest_is_of_the_content() {
         let parent = tempfile::tempdir().unwrap();
         let stash = Stash::create(parent.path()).unwrap();
-        let first = stash.copy(&fixture("external")).unwrap();
-        let again = stash.copy(&fixture("external")).unwrap();
-        let other = stash.copy(&fixture("mlp")).unwrap();
+        let first = stash.copy(&fixture("external"), &GOING).unwrap();
+        let again = stash.copy(&fixture("external"), &GOING).unwrap();
+        let other = stash.copy(&fixture("mlp"), &GOING).unwrap();
         assert_eq!(first.digest, again.digest);
         assert_ne!(first.digest, other.digest);
         assert_ne!(first.copy.file(), again.copy.file());
@@ -170,14 +225,14 @@ mod tests {
         let weights = parent.path().join("weights.bin");
         let mut bytes = fs::read(fixture("external").with_file_name("weights.bin")).unwrap();
         fs::write(&weights, &bytes).unwrap();
-        let before = stash.copy(&model).unwrap().digest;
+        let before = stash.copy(&model, &GOING).unwrap().digest;
         bytes[0] ^= 1;
         fs::write(&weights, &bytes).unwrap();
-        assert_ne!(stash.copy(&model).unwrap().digest, before);
+        assert_ne!(stash.copy(&model, &GOING).unwrap().digest, before);
         let elsewhere = parent.path().join("stash/elsewhere.bin");
         fs::rename(&weights, &elsewhere).unwrap();
         std::os::unix::fs::symlink(&elsewhere, &weights).unwrap();
-        let why = stash.copy(&model).unwrap_err();
+        let why = stash.copy(&model, &GOING).unwrap_err();
         assert!(why.contains("weights.bin") && why.contains("plain file"), "{why}");
     }
 
@@ -191,5 +246,51 @@ mod tests {
         let _third = Stash::create(parent.path()).unwrap();
         assert!(!dead.exists());
         assert!(live.folder.path().exists());
+    }
+
+    #[test]
+    fn only_plain_files_of_bearable_size_are_read() {
+        let parent = tempfile::tempdir().unwrap();
+        let mut stash = Stash::create(&parent.path().join("stash")).unwrap();
+        let (model, weights) =
+            (parent.path().join("model.onnx"), parent.path().join("weights.bin"));
+        let refused = |stash: &Stash| stash.copy(&model, &GOING).unwrap_err();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &model,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RWXU,
+            0,
+        )
+        .unwrap();
+        assert!(refused(&stash).contains("plain file"), "a pipe: {}", refused(&stash));
+        fs::remove_file(&model).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &model).unwrap();
+        assert!(refused(&stash).contains("plain file"), "a device: {}", refused(&stash));
+        fs::remove_file(&model).unwrap();
+        File::create(&model).unwrap().set_len(3 << 30).unwrap();
+        assert!(refused(&stash).contains("2 GiB"), "a giant: {}", refused(&stash));
+        fs::copy(fixture("external"), &model).unwrap();
+        fs::copy(fixture("external").with_file_name("weights.bin"), parent.path().join("w"))
+            .unwrap();
+        fs::hard_link(parent.path().join("w"), &weights).unwrap();
+        let linked = stash.copy(&model, &GOING).unwrap();
+        let copy = fs::metadata(linked.copy.file().with_file_name("weights.bin")).unwrap();
+        assert_eq!(
+            std::os::unix::fs::MetadataExt::nlink(&copy),
+            1,
+            "the copy is a file of its own"
+        );
+        let warned = |mode| {
+            fs::set_permissions(&model, PermissionsExt::from_mode(mode)).unwrap();
+            stash.copy(&model, &GOING).unwrap().warnings.len()
+        };
+        assert_eq!((warned(0o644), warned(0o646)), (0, 1));
+        stash.external_max = fs::metadata(&weights).unwrap().len() - 1;
+        assert!(refused(&stash).contains("memory"), "{}", refused(&stash));
+        stash.external_max += 1;
+        stash.copy(&model, &GOING).unwrap();
+        let cancelled = stash.copy(&model, &AtomicBool::new(true)).unwrap_err();
+        assert!(cancelled.contains("nobody waits"), "{cancelled}");
     }
 }

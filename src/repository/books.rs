@@ -2,6 +2,7 @@
 
 use super::carried::Carried;
 use crate::model::fingerprint::Fingerprint;
+use crate::time::MonoTime;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::{Mutex, Notify};
@@ -36,6 +37,27 @@ pub(super) struct Record {
     /// Files that came with a request and stand for those of the directory.
     pub carried: Option<Arc<Carried>>,
     pub attempts: BTreeMap<u64, Attempt>,
+    /// Changed files that were seen and not tried yet.
+    pub sighting: Option<Sighting>,
+}
+
+/// Files that changed, and since when they look so.
+#[derive(Clone, Debug)]
+pub(super) struct Sighting {
+    pub files: BTreeMap<u64, Fingerprint>,
+    pub since: MonoTime,
+    /// Somebody sees to them.
+    pub taken_up: bool,
+}
+
+impl Record {
+    /// Whether these very files were tried.
+    pub(super) fn tried(&self, seen: &BTreeMap<u64, Fingerprint>) -> bool {
+        let same = |(version, mark): (&u64, &Fingerprint)| {
+            self.attempts.get(version).is_some_and(|attempt| attempt.mark.still(mark))
+        };
+        self.attempts.len() == seen.len() && seen.iter().all(same)
+    }
 }
 
 pub(super) type Books = parking_lot::Mutex<BTreeMap<String, Record>>;

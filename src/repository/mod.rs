@@ -18,22 +18,28 @@ mod requests;
 mod scan;
 mod served;
 mod settle;
+mod watch;
 
 pub use carried::Overrides;
 pub use index::IndexEntry;
 pub use served::Served;
+pub use watch::Watch;
 
 use crate::driver::Driver;
 use crate::driver::load::Loader;
 use crate::driver::pool::WorkerFacts;
 use crate::model::ModelSpec;
 use crate::sched::event::Event;
+use crate::time::MonoTime;
 use books::Books;
 use control::Control;
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::Semaphore;
+use std::time::Duration;
+use tokio::sync::{Notify, Semaphore};
 
 /// What a repository does.
 #[derive(Clone, Debug)]
@@ -44,6 +50,10 @@ pub struct Options {
     pub control: Control,
     /// Models found in the directory that load at the same time; beside them one that was asked for.
     pub loads: usize,
+    /// How the directory is followed; none to look only when told to.
+    pub watch: Option<Watch>,
+    /// How long models answer on when most of them vanish at once.
+    pub removal_grace: Duration,
 }
 
 /// The model directory and what is served from it.
@@ -57,8 +67,15 @@ pub struct Repository {
     /// Loads of what was found, and of what was asked for: who asks waits for no queue of the others.
     found_loads: Semaphore,
     asked_loads: Semaphore,
+    /// Since when most models are gone.
+    held: Mutex<Option<MonoTime>>,
+    /// What was passed over, as it was told last.
+    refused: Mutex<BTreeSet<String>>,
+    /// What was put off may have changed.
+    agenda: Notify,
     /// The first look at the directory is over.
     started: AtomicBool,
+    closing: AtomicBool,
 }
 
 impl Repository {
@@ -73,12 +90,16 @@ impl Repository {
         Arc::new(Self {
             found_loads: Semaphore::new(options.loads.max(1)),
             asked_loads: Semaphore::new(1),
+            held: Mutex::default(),
+            refused: Mutex::default(),
+            agenda: Notify::new(),
             options,
             driver,
             loader,
             served,
             books: Books::default(),
             started: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
         })
     }
 
@@ -100,8 +121,24 @@ impl Repository {
         self.started.load(Ordering::Acquire)
     }
 
+    /// Whether a version that is ready also gets its work done: one whose process was stopped from outside
+    /// does not, some two seconds later, nor does one that hangs.
+    #[must_use]
+    pub fn healthy(&self, spec: &ModelSpec) -> bool {
+        self.driver.stage_moves(spec.stage)
+    }
+
+    /// Ends all loads and begins no more: the daemon stops.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+        self.books.lock().values().for_each(|record| record.stop.notify_waiters());
+    }
+
     /// Whether a model of the directory is to be served.
     fn wanted(&self, name: &str) -> bool {
+        if self.closing.load(Ordering::Acquire) {
+            return false;
+        }
         let wish = self.books.lock().get(name).map(|record| record.wish).unwrap_or_default();
         match wish {
             books::Wish::Load => true,

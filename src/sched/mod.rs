@@ -42,6 +42,9 @@ use timer::{Timer, Timers};
 /// Classes of one stage whose costs are remembered; past these all are forgotten and learned anew.
 const CLASSES_MAX: usize = 256;
 
+/// A stage that has work and ends no batch for so long stands still, if its batches are short.
+const STILL: Duration = Duration::from_millis(1_500);
+
 /// One stage and what waits for it.
 #[derive(Debug)]
 struct Stage {
@@ -53,6 +56,8 @@ struct Stage {
     classes: BTreeMap<ClassKey, Costs>,
     /// Flights of this stage, wherever they are.
     flights: usize,
+    /// When a batch of it last ended, or its first row came.
+    moved: MonoTime,
     retired: bool,
     /// When its queue delay is looked at again.
     ripe_at: Option<MonoTime>,
@@ -239,6 +244,16 @@ impl Scheduler {
         Some((queue.rows(), age))
     }
 
+    /// Whether a stage has nothing to do, or had a batch end lately: what one batch may take, and some more.
+    #[must_use]
+    pub fn stage_moves(&self, stage: StageId, now: MonoTime) -> bool {
+        let Some(stage) = self.stages.get(&stage) else { return false };
+        let batch = stage.costs.high(stage.config.batch_rows_max);
+        // Before the first run nothing is known.
+        let patience = batch.map_or(self.config.watchdog_floor, |high| high * 10).max(STILL);
+        stage.flights == 0 || now.since(stage.moved) <= patience + stage.config.queue_delay
+    }
+
     /// Does what is due by now. Events do it too, so that a late timer call lets no expired row run.
     fn fire_due(&mut self) {
         while let Some(timer) = self.timers.pop_due(self.now) {
@@ -264,6 +279,7 @@ impl Scheduler {
             costs: Costs::default(),
             classes: BTreeMap::new(),
             flights: 0,
+            moved: self.now,
             retired: false,
             ripe_at: None,
         });

@@ -196,6 +196,9 @@ impl Scheduler {
         if session.in_hand.is_empty() {
             self.devices.give_back(device, slots);
         }
+        if let Some(stage) = self.stages.get_mut(&stage) {
+            stage.moved = self.now;
+        }
         let state = self.batches.remove(&batch)?;
         self.unwatch(&state);
         if let Some(next) = next {

@@ -247,6 +247,9 @@ impl Scheduler {
             state: State::Queued(rank),
         });
         stage.queue.insert(job.class, rank, flight);
+        if stage.flights == 0 {
+            stage.moved = self.now;
+        }
         stage.flights += 1;
         self.queued_rows += 1;
         self.held_bytes += job.row_bytes;

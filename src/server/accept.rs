@@ -10,22 +10,26 @@ use bytes::Bytes;
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+use tokio::time::Sleep;
 
 /// Pauses after the system had no descriptor or memory for a connection: the first, and the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long connections must have been accepted for a shortage to be over.
+const CALM: Duration = Duration::from_secs(2);
 /// Connections that are being turned away at a time; the others past the limit are closed without a word.
 const TURNED_AWAY_MAX: usize = 16;
 /// How long one that is turned away has to send what it wants and to take the answer.
 const TURN_AWAY: Duration = Duration::from_secs(1);
 /// Descriptors kept for models, workers and files.
 const RESERVE_MAX: usize = 1024;
-const RESERVE_MIN: usize = 32;
+const RESERVE_MIN: usize = 16;
 
 /// What takes connections.
 pub(super) trait Door: Send + Sync + 'static {
@@ -83,34 +87,41 @@ impl Door for TcpListener {
 
 /// Takes connections until closing. No error of one connection ends it.
 pub(super) async fn run<D: Door>(front: Front, door: D) {
-    let mut pause = None;
-    let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
+    let turned_away = Arc::new(Semaphore::new(front.turned_away_max));
+    // While the system is short of descriptors: the last pause, and when it counts as over.
+    let mut shortage: Option<(Duration, Pin<Box<Sleep>>)> = None;
     loop {
+        let calm = async {
+            match &mut shortage {
+                Some((_, over)) => over.as_mut().await,
+                None => std::future::pending().await,
+            }
+        };
         let accepted = tokio::select! {
             accepted = door.accept() => accepted,
+            () = calm => {
+                tracing::info!("connections are accepted again");
+                shortage = None;
+                continue;
+            }
             () = front.phases.draining() => return,
         };
         match accepted {
-            Ok(stream) => {
-                if pause.take().is_some() {
-                    tracing::info!("connections are accepted again");
-                }
-                show_in::<D>(&front, stream, &turned_away);
-            }
+            Ok(stream) => show_in::<D>(&front, stream, &turned_away),
             Err(error) if short(&error) => {
-                let wait = match pause {
+                let pause = match &shortage {
                     // Once per episode, however long it lasts.
                     None => {
                         tracing::warn!("connections cannot be accepted for now: {error}");
                         PAUSE_MIN
                     }
-                    Some(last) => PAUSE_MAX.min(2 * last),
+                    Some((last, _)) => PAUSE_MAX.min(2 * *last),
                 };
-                pause = Some(wait);
                 tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
+                    () = tokio::time::sleep(pause) => {}
                     () = front.phases.draining() => return,
                 }
+                shortage = Some((pause, Box::pin(tokio::time::sleep(CALM))));
             }
             Err(error) => tracing::debug!("a connection was gone before it was accepted: {error}"),
         }
@@ -165,8 +176,17 @@ fn short(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }
 
-/// Raises the number of descriptors to what the system allows, and says how many connections that leaves.
-pub(super) fn descriptors() -> usize {
+/// How many descriptors there are for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Descriptors {
+    /// For connections.
+    pub(super) connections: usize,
+    /// For those that are told that there is no room.
+    pub(super) turned_away: usize,
+}
+
+/// Raises the number of descriptors to what the system allows and shares it out.
+pub(super) fn descriptors() -> Descriptors {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
@@ -174,7 +194,38 @@ pub(super) fn descriptors() -> usize {
             limit = raised;
         }
     }
-    let Some(all) = limit.current else { return usize::MAX };
-    let all = usize::try_from(all).unwrap_or(usize::MAX);
-    all.saturating_sub((all / 4).clamp(RESERVE_MIN, RESERVE_MAX)).max(1)
+    let all = limit.current.and_then(|all| usize::try_from(all).ok()).unwrap_or(usize::MAX);
+    // Where the system does not tell, the reserve has to do.
+    let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    share_out(all, open)
+}
+
+fn share_out(all: usize, open: usize) -> Descriptors {
+    let turned_away = (all / 16).clamp(1, TURNED_AWAY_MAX);
+    let reserve = (all / 4).clamp(RESERVE_MIN, RESERVE_MAX);
+    let connections = all.saturating_sub(open + turned_away + reserve).max(1);
+    Descriptors { connections, turned_away }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_daemon_needs_itself_comes_first() {
+        assert_eq!(share_out(64, 22), Descriptors { connections: 22, turned_away: 4 });
+        assert_eq!(share_out(20, 22), Descriptors { connections: 1, turned_away: 1 });
+        let many = share_out(1 << 20, 22);
+        assert!(many.connections > 1_000_000 && many.turned_away == TURNED_AWAY_MAX, "{many:?}");
+    }
+
+    #[test]
+    fn only_what_comes_back_is_waited_for() {
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
+            assert!(short(&errno.into()), "{errno}");
+        }
+        for errno in [Errno::CONNABORTED, Errno::INTR, Errno::PROTO, Errno::PERM] {
+            assert!(!short(&errno.into()), "{errno}");
+        }
+    }
 }

@@ -60,6 +60,8 @@ pub struct Front {
     clock: Clock,
     http: Protocols,
     seats: Seats,
+    /// Connections that may be told at a time that there is no room.
+    turned_away_max: usize,
     phases: PhaseWatch,
     /// Held by every connection; the last one gone tells that all are closed.
     open: watch::Sender<()>,
@@ -85,11 +87,10 @@ impl Front {
     pub fn new(service: Arc<Service>, policy: Policy, clock: Clock, phases: &Phases) -> Self {
         let Policy { limits, rule, hosts } = policy;
         let descriptors = accept::descriptors();
-        let seats = Seats::new(limits.connections_max, descriptors, limits.connections_per_user);
-        if descriptors < limits.connections_max {
-            tracing::info!(
-                "{descriptors} connections at most: the limit of descriptors leaves no more"
-            );
+        let room = descriptors.connections;
+        let seats = Seats::new(limits.connections_max, room, limits.connections_per_user);
+        if room < limits.connections_max {
+            tracing::info!("{room} connections at most: the limit of descriptors leaves no more");
         }
         let (open, _) = watch::channel(());
         Self {
@@ -100,6 +101,7 @@ impl Front {
             clock,
             http: Protocols::new(limits.header_bytes_max, limits.headers_max),
             seats,
+            turned_away_max: descriptors.turned_away,
             phases: phases.watch(),
             open,
         }

@@ -4,10 +4,12 @@
 //! printed configuration are all derived from it. A flag `--rows-max` is `GRAFTD_ROWS_MAX` and `rows_max`.
 
 use super::values::{
-    batch_bytes, bytes, bytes_some, count, isolation, listen, ms_some, switch, threads,
+    batch_bytes, bytes, bytes_some, count, isolation, listen, ms_some, seconds_some, switch,
+    threads,
 };
 use crate::driver::load::Isolation;
 use crate::engine::onnx::Provider;
+use crate::logging::{Form, check_filter};
 use crate::model::settings::Setting;
 use crate::repository::control::Mode;
 use clap::Args;
@@ -36,6 +38,16 @@ pub struct Places {
     /// A model to load at start under --model-control-mode explicit, * for all; may be given more than once
     #[arg(long, value_name = "NAME", env = "GRAFTD_LOAD_MODEL", value_delimiter = ',')]
     pub load_model: Vec<String>,
+    /// Follow the model directory: load what comes or changes, unload what goes
+    #[arg(long, env = "GRAFTD_WATCH")]
+    pub watch: bool,
+    /// Time between two looks at the directory where no notification comes
+    #[arg(long, value_name = "S", env = "GRAFTD_WATCH_INTERVAL_S", default_value = "5")]
+    #[arg(value_parser = seconds_some)]
+    pub watch_interval_s: u64,
+    /// How long models answer on when more than half of them vanish at once, as when a mount fails
+    #[arg(long, value_name = "S", env = "GRAFTD_REMOVAL_GRACE_S", default_value_t = 30)]
+    pub removal_grace_s: u64,
     /// Unix socket to serve on
     #[arg(long, value_name = "PATH", env = "GRAFTD_SOCKET", default_value = "graftd.sock")]
     pub socket: PathBuf,
@@ -43,6 +55,19 @@ pub struct Places {
     #[arg(long, value_name = "HOST:PORT", env = "GRAFTD_LISTEN", value_delimiter = ',')]
     #[arg(value_parser = listen)]
     pub listen: Vec<SocketAddr>,
+}
+
+/// What is written down.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Log")]
+pub struct Logging {
+    /// What is logged: error, warn, info, debug (a line for each request), trace, off, or
+    /// MODULE=LEVEL,... [default: RUST_LOG, or info]
+    #[arg(long, value_name = "FILTER", env = "GRAFTD_LOG", value_parser = check_filter)]
+    pub log: Option<String>,
+    /// How lines look: text, or json for one object a line
+    #[arg(long, value_name = "FORM", env = "GRAFTD_LOG_FORMAT", default_value = "text")]
+    pub log_format: Form,
 }
 
 /// How models run.

@@ -9,7 +9,7 @@ mod origin;
 mod tests;
 mod values;
 
-pub use flags::{Bounds, Places, Running, Sharing};
+pub use flags::{Bounds, Logging, Places, Running, Sharing};
 pub use front::{Doors, Manners};
 pub use given::{Given, given};
 
@@ -19,7 +19,8 @@ use crate::engine::onnx::{SessionOptions, Tuning};
 use crate::engine::{cores, runtime};
 use crate::id::DeviceId;
 use crate::model::settings;
-use crate::repository::{self, control::Control};
+use crate::repository::control::{Control, Mode};
+use crate::repository::{self, Watch};
 use crate::sched::config::Config;
 use crate::server::regions::RegionLimits;
 use clap::Args;
@@ -30,10 +31,12 @@ use std::time::Duration;
 pub const AFTER_HELP: &str = "\
 Every setting is a flag (--rows-max), a variable (GRAFTD_ROWS_MAX) and a key of the configuration
 file (rows_max). A flag is stronger than a variable, a variable than the file, the file than the
-default; --print-config shows what holds. Sizes are bytes, or 64K, 512M, 2G. RUST_LOG sets what is
-logged: error, warn, info (the default) or debug.
+default; --print-config shows what holds. Sizes are bytes, or 64K, 512M, 2G.
 
 SIGHUP looks at the models again; SIGTERM finishes what was accepted and ends.";
+
+/// Files that are written now and then are left alone for as long; longer than any clock's tick.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// What `graftd serve` takes; every flag is also a variable of the environment.
 #[derive(Clone, Debug, Args)]
@@ -56,6 +59,9 @@ pub struct ServeArgs {
     /// Who may come in.
     #[command(flatten)]
     pub doors: Doors,
+    /// Lines for people and machines.
+    #[command(flatten)]
+    pub logging: Logging,
 }
 
 impl ServeArgs {
@@ -89,11 +95,22 @@ impl ServeArgs {
 
     fn repository(&self) -> Result<repository::Options, String> {
         let Places { models, model_control_mode, load_model, .. } = &self.places;
+        let Places { watch, watch_interval_s, removal_grace_s, .. } = &self.places;
+        if *watch && *model_control_mode == Some(Mode::None) {
+            return Err(
+                "--watch follows the model directory, and under --model-control-mode none \
+                        nothing changes after the start; leave one of them out"
+                    .into(),
+            );
+        }
         Ok(repository::Options {
             root: models.clone(),
             control: Control::new(*model_control_mode, load_model)?,
             // A load keeps a core busy; the others serve meanwhile.
             loads: (cores::available() / 2).max(1),
+            watch: (*watch || *model_control_mode == Some(Mode::Poll))
+                .then(|| Watch { interval: Duration::from_secs(*watch_interval_s), quiet: QUIET }),
+            removal_grace: Duration::from_secs(*removal_grace_s),
         })
     }
 

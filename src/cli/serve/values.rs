@@ -115,6 +115,11 @@ pub(super) fn ms_some(text: &str) -> Result<u64, String> {
     within(text, 1..=u64::MAX, "expected milliseconds, 1 or more")
 }
 
+/// A span of seconds that has some length.
+pub(super) fn seconds_some(text: &str) -> Result<u64, String> {
+    within(text, 1..=u64::from(u32::MAX), "expected seconds, 1 or more")
+}
+
 fn within(text: &str, range: RangeInclusive<u64>, expected: &str) -> Result<u64, String> {
     let number = text.parse().ok().filter(|number| range.contains(number));
     number.ok_or_else(|| expected.to_owned())

@@ -1,10 +1,12 @@
 //! From a file to warm sessions: copy, judge, start, probe, measure, and only then serve.
 
+mod background;
 mod own;
 mod rehearsal;
 mod trial;
 mod warm;
 
+use background::{background, foreground};
 use own::Own;
 pub(super) use rehearsal::Rehearsal;
 use trial::{Probed, probe_model, sample_plan, unprobed};
@@ -19,6 +21,7 @@ use crate::graph::Model;
 use crate::graph::rules::{deterministic, safe_in_process};
 use crate::id::{DeviceId, SessionId, StageId};
 use crate::model::config::{Loaded, Setup, effective};
+use crate::model::fingerprint::Fingerprint;
 use crate::model::probe::{self};
 use crate::model::scan::Found;
 use crate::model::settings::Settings;
@@ -29,13 +32,15 @@ use crate::sched::event::{Event, Purpose};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Tries at loading a version whose worker dies.
 const TRIES: u32 = 3;
 /// A stage whose runs take less may run on the caller's own thread.
 const INLINE_BELOW: Duration = Duration::from_micros(50);
+/// Copies of files that change meanwhile.
+const COPIES: u32 = 3;
 /// Time spent at most on measuring one batch size.
 const MEASURE: Duration = Duration::from_millis(40);
 
@@ -132,8 +137,8 @@ impl Loader {
         // Not in place: worker processes die with the thread that started them, and a runtime's thread
         // that blocks in place may end up as one that is let go.
         let (stash, version) = (self.stash.clone(), found.clone());
-        let read = move || Ok((Setup::read(&version)?, stash.copy(&version.file)?));
-        let (setup, stashed) = blocking(read).await?;
+        let read = move |cancelled: &AtomicBool| stable(&stash, &version, cancelled);
+        let (setup, stashed) = background(read).await?;
         let own = Own::new(&self.config, found, setup, &stashed)?;
         let same = |spec: &ModelSpec| spec.digest == own.digest && spec.setup == own.setup.digest;
         if current.is_some_and(same) {
@@ -148,8 +153,11 @@ impl Loader {
         own: &Own,
         stashed: Stashed,
     ) -> Result<ModelSpec, String> {
-        let Stashed { copy, digest: _, model } = &stashed;
+        let Stashed { copy, digest: _, model, warnings: _ } = &stashed;
         let label = format!("{}:{}", found.name, found.version);
+        for warning in &stashed.warnings {
+            tracing::warn!("model {label}: {warning}");
+        }
         for note in own.notes() {
             tracing::warn!("model {label}: its settings say what means nothing here: {note}");
         }
@@ -208,8 +216,13 @@ impl Loader {
         if in_daemon {
             let (library, session) = (self.config.library.clone(), own.session.clone());
             let file = file.to_owned();
-            let (engine, warnings) =
-                blocking(move || OnnxEngine::load(&library, &file, &session)).await?;
+            let starts_threads = session.starts_threads();
+            let load = move || OnnxEngine::load(&library, &file, &session);
+            let (engine, warnings) = if starts_threads {
+                foreground(load).await
+            } else {
+                background(move |_| load()).await
+            }?;
             warnings.iter().for_each(|warning| tracing::warn!("{label}: {warning}"));
             let engine: Arc<dyn Engine> = Arc::new(engine);
             let lane = InlineLane { session: sessions[0], number: 0, engine: engine.clone() };
@@ -416,6 +429,27 @@ fn loaded<'a>(own: &Own, spec: &'a ModelSpec, stage: &'a StageConfig) -> Loaded<
     }
 }
 
+/// Copies what belongs to a version, and again if it changed meanwhile: half of the old and half of the new
+/// may well be a model.
+fn stable(
+    stash: &Stash,
+    version: &Found,
+    cancelled: &AtomicBool,
+) -> Result<(Setup, Stashed), String> {
+    let look = || Fingerprint::of(version).map_err(|error| format!("cannot be read: {error}"));
+    let mut before = look()?;
+    for _ in 0..COPIES {
+        let copy = Setup::read(version)
+            .and_then(|setup| Ok((setup, stash.copy(&version.file, cancelled)?)));
+        let after = look()?;
+        if before.still(&after) {
+            return copy;
+        }
+        before = after;
+    }
+    Err("its files change while they are copied; load it when they are complete".into())
+}
+
 /// The shortest of a few runs, which is what the batch costs when nobody disturbs it.
 async fn best_time(rehearsal: &Rehearsal, lane: &dyn Lane, plan: &Arc<BatchPlan>) -> Option<u64> {
     let clock = crate::clock::Clock::start();
@@ -430,12 +464,4 @@ async fn best_time(rehearsal: &Rehearsal, lane: &dyn Lane, plan: &Arc<BatchPlan>
         }
     }
     best
-}
-
-/// Does what would hold up the runtime on a thread of its own.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, String> + Send + 'static,
-) -> Result<T, String> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(format!("loading broke off: {error}")))
 }

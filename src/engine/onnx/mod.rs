@@ -74,6 +74,20 @@ pub struct SessionOptions {
     pub tuning: Tuning,
 }
 
+impl SessionOptions {
+    /// Whether setting up the session starts threads that serve later, which then run at the priority of
+    /// whoever set it up.
+    #[must_use]
+    pub fn starts_threads(&self) -> bool {
+        let Tuning { parallel, inter_threads, .. } = self.tuning;
+        // What the other providers do is theirs.
+        self.provider != Provider::Cpu
+            || self.threads > 1
+            || parallel
+            || inter_threads.is_some_and(|threads| threads > 1)
+    }
+}
+
 /// What a model may set for itself; the default is as for every model.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Tuning {

@@ -7,6 +7,7 @@ use super::arena::{self, Arena};
 use super::control::{LoadOrder, LoadReply, Order};
 use super::ring::{self, Answer, Area, TensorPlace};
 use crate::clock::Clock;
+use crate::engine::courtesy;
 use crate::engine::onnx::OnnxEngine;
 use crate::engine::{Engine, EngineError, InputView, OutputSink};
 use crate::tensor::DataType;
@@ -46,7 +47,7 @@ pub fn main() -> Result<(), String> {
     let mut lines = BufReader::new(control.try_clone().map_err(|e| e.to_string())?);
     let order: LoadOrder = read_line(&mut lines)?.ok_or("the daemon said nothing")?;
     let arena = Arena::open(&memory, order.geometry.total_bytes()).map_err(|e| e.to_string())?;
-    let reply = match OnnxEngine::load(&order.library, &order.model, &order.session) {
+    let reply = match load(&order) {
         Ok((engine, warnings)) => start_lanes(Shared {
             running: (0..order.geometry.lanes).map(|_| Mutex::new(None)).collect(),
             arena,
@@ -65,6 +66,19 @@ pub fn main() -> Result<(), String> {
         }
     }
     leave()
+}
+
+/// Loads the model, giving way to whoever serves meanwhile.
+fn load(order: &LoadOrder) -> Result<(OnnxEngine, Vec<String>), String> {
+    let LoadOrder { library, model, session, .. } = order.clone();
+    // The runtime starts the threads of its own here, and those have to run as urgently as anybody's later.
+    if session.starts_threads() {
+        return OnnxEngine::load(&library, &model, &session);
+    }
+    let loading =
+        courtesy::background("load", move || OnnxEngine::load(&library, &model, &session));
+    let loading = loading.map_err(|error| format!("no thread to load on: {error}"))?;
+    loading.join().unwrap_or_else(|_| Err("loading it broke off".into()))
 }
 
 /// Ends the process without the runtime's teardown, which is known to hang or crash.

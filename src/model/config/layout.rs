@@ -45,7 +45,9 @@ impl Layout {
 #[must_use]
 pub fn layout(folder: &Path) -> Layout {
     let read = || -> Result<Layout, String> {
-        let Some(text) = super::text(folder, TRITON)? else { return of(&ModelConfig::default()) };
+        let Some(text) = super::contents(folder, TRITON)? else {
+            return of(&ModelConfig::default());
+        };
         of(&super::triton::parse(&text)?)
     };
     read().unwrap_or_else(|_| Layout { filename: FILENAME.into(), versions: Versions::All })

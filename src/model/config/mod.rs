@@ -36,6 +36,7 @@ use crate::model::beneath;
 use crate::model::scan::Found;
 use crate::model::settings::Settings;
 use crate::proto::ModelConfig;
+use crate::text;
 use std::path::Path;
 
 /// The largest settings file.
@@ -83,29 +84,45 @@ impl Setup {
             ),
         };
         if found.folder().is_some()
-            && let Some(text) = text(folder, TRITON)?
+            && let Some(text) = contents(folder, TRITON)?
         {
             files += 1;
             hasher.update(TRITON.as_bytes()).update(blake3::hash(text.as_bytes()).as_bytes());
-            let config = triton::parse(&text)?;
-            setup =
-                triton::check(&config, &found.name).map_err(|why| format!("{TRITON}: {why}"))?;
+            setup = Self::of_config(&text, &found.name)?;
             let labels = labels::read(&mut setup.declared, folder, &mut hasher);
             labels.map_err(|why| format!("{TRITON}: {why}"))?;
             let data = warmup::read(&mut setup.warmup, folder, &mut hasher);
             data.map_err(|why| format!("{TRITON}: {why}"))?;
-            setup.config = Some(config);
         }
-        if let Some(text) = text(folder, &own)? {
+        if let Some(text) = contents(folder, &own)? {
             files += 1;
             hasher.update(OWN.as_bytes()).update(blake3::hash(text.as_bytes()).as_bytes());
-            let own = own::parse(&text).map_err(|why| format!("{own}: {why}"))?;
+            let own = Self::of_own(&text).map_err(|why| format!("{own}: {why}"))?;
             setup.settings = own.over(&setup.settings);
         }
         if files > 0 {
             setup.digest = *hasher.finalize().as_bytes();
         }
         Ok(setup)
+    }
+
+    /// What the text of a `config.pbtxt` says of a model; the files that it names are not read.
+    ///
+    /// # Errors
+    /// A sentence that names the file, the field, what is wrong and what to do.
+    pub fn of_config(text: &str, model: &str) -> Result<Self, String> {
+        let config = triton::parse(text).map_err(text::plain)?;
+        let setup = triton::check(&config, model);
+        let setup = setup.map_err(|why| text::plain(format!("{TRITON}: {why}")))?;
+        Ok(Self { config: Some(config), ..setup })
+    }
+
+    /// What the text of a `model.toml` sets.
+    ///
+    /// # Errors
+    /// A sentence with the line, the key, the value and what is allowed.
+    pub fn of_own(text: &str) -> Result<Settings, String> {
+        own::parse(text).map_err(text::plain)
     }
 
     /// Rows of one request, at most; none where nothing is declared.
@@ -116,7 +133,7 @@ impl Setup {
 }
 
 /// The text of a file of the model's folder; none where there is no such file.
-fn text(folder: &Path, name: &str) -> Result<Option<String>, String> {
+fn contents(folder: &Path, name: &str) -> Result<Option<String>, String> {
     if std::fs::symlink_metadata(folder.join(name)).is_err() {
         return Ok(None);
     }

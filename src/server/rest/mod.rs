@@ -9,6 +9,7 @@ use super::intake::collect;
 use super::limits::Limits;
 use super::rights::Peer;
 use super::service::Service;
+use super::service::status::Status;
 use super::upload::Upload;
 use crate::error::{ErrorKind, InferError};
 use crate::oip::rest::{extensions, metadata};
@@ -90,6 +91,7 @@ fn read(service: &Service, peer: &Peer, route: Route) -> Result<Response<Body>, 
             response.headers_mut().insert(CONTENT_TYPE, METRICS);
             response
         }
+        Route::Status => json(told(&service.status())?),
         Route::Statistics => json(extensions::statistics(&service.statistics(None, None)?)),
         Route::Model { model, version, verb } => {
             return of_model(service, &model, version.as_deref(), verb);
@@ -180,6 +182,11 @@ async fn change(
         route => return read(service, peer, route),
     }
     Ok(Response::new(Body::pieces([])))
+}
+
+fn told(status: &Status) -> Result<Bytes, InferError> {
+    let text = serde_json::to_vec(status);
+    text.map(Bytes::from).map_err(|why| InferError::new(ErrorKind::Internal, why.to_string()))
 }
 
 fn json(body: Bytes) -> Response<Body> {

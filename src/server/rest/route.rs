@@ -11,6 +11,8 @@ pub(super) enum Route {
     Ready,
     Server,
     Metrics,
+    /// How the daemon is, for people.
+    Status,
     /// Statistics of every model.
     Statistics,
     Model {
@@ -85,6 +87,7 @@ impl Route {
         let parts: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
         Some(match parts.as_slice() {
             ["metrics"] => Self::Metrics,
+            ["v2", "graftd", "status"] => Self::Status,
             ["v2"] | ["v2", ""] => Self::Server,
             ["v2", "health", "live"] => Self::Live,
             ["v2", "health", "ready"] => Self::Ready,
@@ -126,9 +129,8 @@ impl Route {
     /// The methods that this route takes.
     pub(super) const fn methods(&self) -> Methods {
         match self {
-            Self::Live | Self::Ready | Self::Server | Self::Metrics | Self::Statistics => {
-                Methods::Get
-            }
+            Self::Live | Self::Ready | Self::Server => Methods::Get,
+            Self::Metrics | Self::Status | Self::Statistics => Methods::Get,
             Self::Model { verb: Verb::Infer, .. } => Methods::Post,
             Self::Model { .. } => Methods::Get,
             Self::Index | Self::Load(_) | Self::Unload(_) => Methods::Post,
@@ -144,7 +146,7 @@ impl Route {
             Self::Live | Self::Ready | Self::Model { verb: Verb::Ready, .. } => Operation::Health,
             Self::Server | Self::Index => Operation::Describe,
             Self::Model { verb: Verb::Metadata | Verb::Config, .. } => Operation::Describe,
-            Self::Metrics | Self::Statistics => Operation::Observe,
+            Self::Metrics | Self::Status | Self::Statistics => Operation::Observe,
             Self::Model { verb: Verb::Statistics, .. } => Operation::Observe,
             Self::Model { verb: Verb::Infer, .. } => Operation::Infer,
             Self::Load(_) | Self::Unload(_) => Operation::ChangeModels,
@@ -193,6 +195,7 @@ mod tests {
             ("/v2/models/m/versions/3", model("m", Some("3"), Verb::Metadata)),
             ("/v2/models/m/versions/3/ready", model("m", Some("3"), Verb::Ready)),
             ("/v2/models/m/config", model("m", None, Verb::Config)),
+            ("/v2/graftd/status", Some(Route::Status)),
             ("/v2/models/stats", Some(Route::Statistics)),
             ("/v2/models/stats/versions/1", model("stats", Some("1"), Verb::Metadata)),
             ("/v2/models/m/versions/1/stats", model("m", Some("1"), Verb::Statistics)),

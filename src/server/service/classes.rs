@@ -1,6 +1,5 @@
 //! Classification: an output as its highest elements, in words.
 
-use crate::model::TensorSpec;
 use crate::request::RequestedOutput;
 use crate::tensor::{DataType, OutputTensor, Shape};
 use bytes::Bytes;
@@ -69,12 +68,12 @@ impl Score {
 pub(super) fn formed(
     output: OutputTensor,
     wanted: Option<&RequestedOutput>,
-    spec: &TensorSpec,
+    labels: Option<&[String]>,
     batched: bool,
 ) -> OutputTensor {
     match wanted.and_then(|wanted| wanted.classes) {
         None => output,
-        Some(classes) => classify(&output, classes, spec, batched),
+        Some(classes) => classify(&output, classes, labels.unwrap_or_default(), batched),
     }
 }
 
@@ -82,7 +81,7 @@ pub(super) fn formed(
 fn classify(
     output: &OutputTensor,
     classes: NonZeroU32,
-    spec: &TensorSpec,
+    labels: &[String],
     batched: bool,
 ) -> OutputTensor {
     let data = output.contiguous();
@@ -96,7 +95,7 @@ fn classify(
         let score = |index: usize| Score::at(output.datatype, &data, row * each + index);
         for index in highest(each, shown, score) {
             let mut text = format!("{}:{index}", score(index).text());
-            if let Some(label) = spec.labels.as_ref().and_then(|labels| labels.get(index)) {
+            if let Some(label) = labels.get(index) {
                 text.push(':');
                 text.push_str(label);
             }
@@ -127,7 +126,6 @@ fn highest(count: usize, shown: usize, score: impl Fn(usize) -> Score) -> Vec<us
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::Port;
     use crate::tensor::bytes_element_ends;
 
     fn classes(
@@ -136,13 +134,11 @@ mod tests {
         batched: bool,
         labels: &[&str],
     ) -> (Vec<usize>, Vec<String>) {
-        let port = Port { name: "OUT".to_owned(), datatype, dims: None };
-        let labels = Some(labels.iter().map(|&label| label.to_owned()).collect());
-        let spec = TensorSpec { labels, ..TensorSpec::new(&port, None) };
+        let labels: Vec<String> = labels.iter().map(|&label| label.to_owned()).collect();
         let (name, shape) = ("OUT".to_owned(), Shape(shape.to_vec()));
         let output = OutputTensor { name, datatype, shape, pieces: vec![Bytes::from(data)] };
         let wanted = RequestedOutput { classes: NonZeroU32::new(n), ..RequestedOutput::default() };
-        let got = formed(output, Some(&wanted), &spec, batched);
+        let got = formed(output, Some(&wanted), Some(&labels), batched);
         assert_eq!((got.name.as_str(), got.datatype), ("OUT", DataType::Bytes));
         let data = got.contiguous();
         let ends = bytes_element_ends(&data).expect("whole elements");

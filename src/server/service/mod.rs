@@ -147,7 +147,8 @@ impl Service {
     pub fn model_ready(&self, model: &str, version: Option<&str>) -> Result<bool, InferError> {
         let catalog = self.catalog();
         let (_, state) = catalog.version(model, version)?;
-        Ok(matches!(state, State::Ready(_)) && !self.draining.load(Ordering::Acquire))
+        let State::Ready(spec) = state else { return Ok(false) };
+        Ok(self.repository.healthy(spec) && !self.draining.load(Ordering::Acquire))
     }
 
     /// Whether a model's requests are cut into rows.
@@ -231,7 +232,7 @@ fn respond(
     let formed = |(place, &index): (usize, &usize)| {
         let (port, wanted) = (&spec.outputs[index], request.outputs.get(place));
         let output = output(port, index, &reply)?;
-        Ok(Output::Sent(classes::formed(output, wanted, port, batched)))
+        Ok(Output::Sent(classes::formed(output, wanted, port.labels.as_deref(), batched)))
     };
     let outputs = checked
         .outputs

@@ -19,7 +19,7 @@ use graftd::model::scan::Found;
 use graftd::model::stash::Stash;
 use graftd::model::{ModelSpec, State};
 use graftd::repository::control::Control;
-use graftd::repository::{Options, Repository, Served};
+use graftd::repository::{Options, Repository, Served, Watch};
 use graftd::request::{InferRequest, InferResponse, Input, Output};
 use graftd::rows::Inputs;
 use graftd::sched::Load;
@@ -33,10 +33,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
+/// Longer than any test takes: what is to happen then has another cause.
+const HOUR: Duration = Duration::from_secs(3600);
+
 /// Everything that a test may want otherwise.
 pub(crate) struct Settings {
     pub sched: Config,
     pub load: LoadConfig,
+    pub watch: Watch,
+    pub removal_grace: Duration,
 }
 
 /// The runtime's library; without it the test is passed over, by name.
@@ -80,7 +85,8 @@ impl Settings {
             load_timeout: Duration::from_secs(60),
         };
         let sched = Config { devices: vec![(DeviceId(0), 2)], cache_bytes: 0, ..Config::default() };
-        Self { sched, load }
+        let watch = Watch { interval: HOUR, quiet: Duration::from_millis(100) };
+        Self { sched, load, watch, removal_grace: HOUR }
     }
 
     /// The same with a watchdog for tests of what hangs.
@@ -128,7 +134,13 @@ impl Daemon {
         let served = Arc::new(Served::default());
         let root = folder.path().join("models");
         std::fs::create_dir(&root).unwrap();
-        let options = Options { root, control, loads: 1 };
+        let options = Options {
+            root,
+            control,
+            loads: 1,
+            watch: Some(settings.watch),
+            removal_grace: settings.removal_grace,
+        };
         let repository = Repository::new(options, driver.clone(), loader.clone(), served);
         let regions = Regions::new(RegionLimits { regions_max: 0, request_bytes_max: 0 });
         let service = Service::new(driver.clone(), metrics, repository.clone(), regions, None);

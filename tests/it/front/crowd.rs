@@ -25,6 +25,16 @@ fn open_descriptors(daemon: &Daemon) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").count()
 }
 
+/// Waits until the daemon has no more descriptors open than these.
+async fn closed_down_to(daemon: &Daemon, count: usize) {
+    let closed = async {
+        while open_descriptors(daemon) > count {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("connections to be closed", closed).await;
+}
+
 fn resident_kib(daemon: &Daemon) -> u64 {
     let pid = daemon.child.id().expect("it runs");
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
@@ -97,8 +107,7 @@ async fn disconnects_at_random_points_leave_nothing_behind() {
     let (p99, ()) = tokio::join!(good_traffic(&daemon, 1_000, 300), crowd);
     daemon.metric_is("graftd_requests_in_flight", 0.0).await;
     daemon.metric_is("graftd_flights", 0.0).await;
-    let closed = async { while open_descriptors(&daemon) > before + 2 {} };
-    soon("every connection to be closed", closed).await;
+    closed_down_to(&daemon, before + 2).await;
     good_traffic(&daemon, 2_000, 20).await;
     println!(
         "{count} disconnects: p99 beside them {p99:?}, memory {memory} KiB before, {} KiB after",
@@ -151,6 +160,8 @@ async fn slow_readers_hold_no_slot_and_are_left_in_the_end() {
     let flags = ["--sessions", "1", "--stall-timeout-ms", "1500"];
     let daemon = Setup::new(&["mlp", "id_fp32"]).flags(&flags).start().await;
     let rows = 1 << 14;
+    good_traffic(&daemon, 500, 5).await;
+    let before = open_descriptors(&daemon);
     let mut readers = Vec::new();
     for number in 0..4_u8 {
         let data = vec![number; rows * 64 * 4];
@@ -165,6 +176,7 @@ async fn slow_readers_hold_no_slot_and_are_left_in_the_end() {
     }
     daemon.metric_is("graftd_requests_in_flight", 0.0).await;
     good_traffic(&daemon, 0, 50).await;
+    closed_down_to(&daemon, before + 1).await;
     for mut raw in readers {
         let rest = raw.ended().await;
         assert!(rest.len() < rows * 64 * 4, "it was cut off");
@@ -199,14 +211,17 @@ async fn started_with_few_descriptors_it_keeps_some_for_itself() {
     let daemon = Setup::new(&["mlp"]).under(&shell).start().await;
     daemon.logged("connections at most: the limit of descriptors", 0).await;
     let mut crowd = Vec::new();
-    for _ in 0..32 {
+    let reply = loop {
         let mut raw = Raw::open(&daemon).await;
         raw.send(get("/v2/health/live")).await;
-        assert_eq!(raw.reply().await.status, 200);
+        let reply = raw.reply().await;
+        if reply.status != 200 {
+            break reply;
+        }
         crowd.push(raw);
-    }
-    let reply = Raw::once(&daemon, get("/v2/health/live")).await;
+    };
     assert!(reply.status == 503 && reply.body.contains("RLIMIT_NOFILE"), "{reply:?}");
+    assert!((10..50).contains(&crowd.len()), "{} were let in", crowd.len());
     // A flood on top, and a reload in the middle of it: nothing of it is in anybody's way.
     let mut flood = Vec::new();
     for _ in 0..200 {

@@ -41,8 +41,7 @@ async fn under_load_every_accepted_request_is_answered() {
         answered
     };
     let told = async {
-        daemon.metric_is("graftd_requests_total{end=\"Ok\"}", 0.0).await;
-        while daemon.metric("graftd_requests_total{end=\"Ok\"}").await < 50.0 {}
+        while daemon.metric("graftd_batch_rows_count").await < 50.0 {}
         daemon.signal(Signal::TERM);
     };
     let (one, two, three, ()) = tokio::join!(lane(1), lane(2), lane(3), told);

@@ -1,9 +1,9 @@
 //! HTTP as it should be spoken, and what clients do that speak it badly.
 
 use super::raw::{Raw, get, head, infer, post};
-use crate::serve::ask::{Ask, Form, fp32};
+use crate::serve::ask::{Ask, Form, fp32, tensor};
 use crate::serve::daemon::{Setup, needs_runtime, soon};
-use crate::serve::refusals::long;
+use graftd::tensor::DataType;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -19,7 +19,9 @@ async fn who_closes_one_side_gets_the_answer() {
     let daemon = Setup::new(&["mlp", "loop"]).flags(&flags).start().await;
     let line = daemon.logged("listening on 127.0.0.1:", 0).await;
     let (_, address) = line.rsplit_once(' ').expect("an address");
-    let (slow, _) = long(0).body(Form::Json);
+    // Long enough that the end of the client's bytes is seen first.
+    let trips = tensor("trips", DataType::Int64, &[], 20_000_i64.to_le_bytes().to_vec());
+    let (slow, _) = Ask::new("loop", vec![trips]).body(Form::Json);
     let requests =
         [post(&infer("mlp"), small(), ""), post(&infer("loop"), slow, ""), get("/v2").into()];
     for request in requests {

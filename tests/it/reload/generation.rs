@@ -1,7 +1,8 @@
 //! Models that say which of many contents they are: one number is added to every row, and it is the content.
 
 use crate::daemon::fixture;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// The model file that adds `number` to its input.
@@ -22,4 +23,13 @@ pub(super) fn publish(models: &Path, model: &str, version: u64, bytes: &[u8]) ->
     fs::write(&new, bytes).unwrap();
     fs::rename(&new, &file).unwrap();
     file
+}
+
+/// Writes over a file in place, as careless people do: cut off, then written in two pieces.
+pub(super) fn overwrite(file: &Path, bytes: &[u8]) {
+    let mut file = File::create(file).unwrap();
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    file.write_all(first).unwrap();
+    file.sync_all().unwrap();
+    file.write_all(second).unwrap();
 }

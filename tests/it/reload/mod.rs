@@ -1,7 +1,10 @@
 //! Models that come, change and go while others, and their own older content, are asked.
 
 mod generation;
+mod health;
 mod requests;
+mod storm;
+mod watch;
 
 use crate::daemon::{Daemon, sent};
 use graftd::error::InferError;
@@ -37,15 +40,36 @@ async fn load(daemon: &Daemon, model: &str) -> Result<(), InferError> {
     daemon.repository.load(model, Overrides::default()).await
 }
 
-/// Waits until the index says so.
-async fn reaches(daemon: &Daemon, model: &str, state: &str) {
+/// Waits until something holds; looks again whenever something else ran.
+async fn until(daemon: &Daemon, what: &str, holds: impl Fn() -> bool) {
+    let mut changes = daemon.repository.served().changes();
     let reached = async {
-        while entry(daemon, model).map(|entry| entry.state) != Some(state) {
-            tokio::task::yield_now().await;
+        while !holds() {
+            // Not everything that is waited for is a change of the catalogue.
+            let wait = std::time::Duration::from_millis(5);
+            let _ = tokio::time::timeout(wait, changes.changed()).await;
         }
     };
     let wait = std::time::Duration::from_secs(60);
-    tokio::time::timeout(wait, reached)
-        .await
-        .unwrap_or_else(|_| panic!("{model} is never {state}"));
+    let index = || daemon.repository.index(false);
+    tokio::time::timeout(wait, reached).await.unwrap_or_else(|_| panic!("{what}? {:?}", index()));
+}
+
+/// Waits until the index says so.
+async fn reaches(daemon: &Daemon, model: &str, state: &str) {
+    until(daemon, state, || entry(daemon, model).map(|entry| entry.state) == Some(state)).await;
+}
+
+/// Waits until a model adds this number.
+async fn added(daemon: &Daemon, model: &str, number: f32) {
+    let mut changes = daemon.repository.served().changes();
+    let reached = async {
+        while asked(daemon, model, 0.0).await.ok() != Some(number) {
+            changes.changed().await.unwrap();
+        }
+    };
+    let wait = std::time::Duration::from_secs(60);
+    let index = || daemon.repository.index(false);
+    let late = |_| panic!("{model} never adds {number}: {:?}", index());
+    tokio::time::timeout(wait, reached).await.unwrap_or_else(late);
 }

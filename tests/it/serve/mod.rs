@@ -3,9 +3,11 @@
 pub(crate) mod ask;
 mod catalog;
 mod classes;
+mod counts;
 pub(crate) mod daemon;
 mod datatypes;
 mod life;
+mod log;
 pub(crate) mod refusals;
 mod regions;
 mod samples;
