@@ -37,6 +37,12 @@ impl MonoTime {
     }
 }
 
+/// Whole microseconds of a duration, for logs; at most what 64 bits hold.
+#[must_use]
+pub fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// A duration in nanoseconds, capped at `u64::MAX` (584 years).
 #[must_use]
 pub fn nanos(duration: Duration) -> u64 {

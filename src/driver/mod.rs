@@ -5,21 +5,21 @@
 //! starts the next one and wakes the waiters. The lock is held for microseconds and never across I/O or a
 //! copy of tensors: what the scheduler wants done is collected under it and done after it.
 
+mod call;
 mod ledger;
 pub mod load;
 pub mod pool;
 
+pub use call::{Call, Order, Reply};
 pub use ledger::Route;
 
 use crate::clock::Clock;
 use crate::engine::{BatchPlan, Begun, Completion, CompletionSink, EngineError, Lane};
-use crate::id::{BatchId, ClassKey, RequestId, RowKey, SessionId, StageId};
-use crate::metrics::{End, Metrics, ModelMetrics, Phases};
-use crate::model::ModelSpec;
+use crate::id::{BatchId, RequestId, SessionId, StageId};
+use crate::metrics::{End, Metrics, ModelMetrics};
 use crate::reactor::Alarm;
-use crate::rows::{Inputs, RowValue};
 use crate::sched::config::Config;
-use crate::sched::event::{Event, Failure, Job, Outcome, Priority, RunReason, Sharing};
+use crate::sched::event::{Event, Failure, Job, Outcome, RunReason};
 use crate::sched::{Load, Scheduler};
 use crate::time::{MonoTime, nanos};
 use ledger::{Ended, Entry, InHand, Ledger, Stand};
@@ -31,74 +31,6 @@ use tokio::sync::{Notify, oneshot};
 
 /// Orders to the pools that may wait; more than all pools could ever need at once.
 const ORDERS_MAX: usize = 4096;
-
-/// A checked request on its way into the scheduler.
-#[derive(Clone, Debug)]
-pub struct Call {
-    /// The model that is asked.
-    pub spec: Arc<ModelSpec>,
-    /// Its inputs.
-    pub inputs: Arc<Inputs>,
-    /// The key of every row.
-    pub keys: Vec<RowKey>,
-    /// What its rows may share a batch with.
-    pub class: ClassKey,
-    /// It runs as it came, not cut into rows.
-    pub whole: bool,
-    /// What may be shared.
-    pub sharing: Sharing,
-    /// How urgent it is.
-    pub priority: Priority,
-    /// How long its answer is worth waiting for.
-    pub timeout: Option<Duration>,
-}
-
-/// What a call gets.
-#[derive(Debug)]
-pub struct Reply {
-    /// How it ended.
-    pub outcome: Outcome,
-    /// Its rows, if it is complete.
-    pub rows: Vec<RowValue>,
-    /// How each row was answered.
-    pub routes: Vec<Route>,
-    /// When it was submitted.
-    pub submitted: MonoTime,
-    /// Where its time went, if a run was needed for it.
-    pub phases: Option<Phases>,
-}
-
-/// What the pools are asked to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Start a session apart for suspect rows.
-    Isolate {
-        /// The stage.
-        stage: StageId,
-    },
-    /// Stop a session.
-    Retire {
-        /// The session.
-        session: SessionId,
-    },
-    /// Let go of everything that a retired stage has.
-    Forget {
-        /// The stage.
-        stage: StageId,
-    },
-    /// Sessions died with their process.
-    Died {
-        /// The sessions.
-        sessions: Vec<SessionId>,
-        /// What the system says of the process's end.
-        how: String,
-    },
-    /// A session takes too long; it is asked to stop.
-    Hung {
-        /// The session.
-        session: SessionId,
-    },
-}
 
 /// A batch to be handed over once the lock is free.
 struct Run {

@@ -160,7 +160,11 @@ impl Ears {
         self.watcher = None;
         let Some(identity) = identity else { return };
         match listen(&self.root, self.hint.clone()) {
-            Ok(watcher) => self.watcher = Some((watcher, identity)),
+            Ok(watcher) => {
+                self.watcher = Some((watcher, identity));
+                // What changed before it was listened to is told by nobody.
+                self.hint.notify_one();
+            }
             Err(error) if !self.deaf => {
                 self.deaf = true;
                 tracing::warn!(

@@ -42,7 +42,9 @@ fn value(arg: &Arg, matches: &ArgMatches) -> Option<String> {
 
 /// Numbers and switches as they are, everything else as a quoted text.
 fn scalar(text: &str) -> String {
-    if text.parse::<i64>().is_ok() || text.parse::<bool>().is_ok() {
+    // A number in another form, such as 0600, would not be read back as it was.
+    let number = text.parse::<i64>().is_ok_and(|number| number.to_string() == text);
+    if number || text.parse::<bool>().is_ok() {
         return text.to_owned();
     }
     toml::Value::from(text).to_string()

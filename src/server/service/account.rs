@@ -11,7 +11,7 @@ use crate::model::ModelSpec;
 use crate::model::check::Checked;
 use crate::request::InferResponse;
 use crate::sched::event::{Outcome, Refusal, Tally};
-use crate::time::MonoTime;
+use crate::time::{MonoTime, micros};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -175,9 +175,9 @@ impl Account<'_> {
             hit = tally.hit,
             join = tally.join,
             run = tally.run,
-            queue_us = phases.queue.as_micros(),
-            run_us = phases.run.as_micros(),
-            took_us = took.as_micros(),
+            queue_us = micros(phases.queue),
+            run_us = micros(phases.run),
+            took_us = micros(took),
             tenant = peer.tenant.0,
             transport = if peer.uid.is_some() { "unix" } else { "tcp" },
             id = %id.escape_debug(),

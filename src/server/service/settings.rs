@@ -15,6 +15,7 @@ use crate::proto::{
     LogSettingsRequest, LogSettingsResponse, TraceSettingRequest, TraceSettingResponse,
     log_settings_response, trace_setting_response,
 };
+use crate::time::micros;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -262,10 +263,10 @@ impl Service {
             model = %spec.name,
             version = spec.version,
             id = %id.escape_debug(),
-            took_us = took.as_micros(),
-            queue_us = queue.as_micros(),
-            gather_us = gather.as_micros(),
-            run_us = run.as_micros(),
+            took_us = micros(took),
+            queue_us = micros(queue),
+            gather_us = micros(gather),
+            run_us = micros(run),
         );
     }
 }

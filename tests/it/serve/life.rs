@@ -124,7 +124,7 @@ async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     let output = soon("the second daemon's end", second.output()).await.expect("it ends");
     let why = String::from_utf8(output.stderr).expect("UTF-8");
     assert_eq!(output.status.code(), Some(78), "{why}");
-    assert!(why.contains("another graftd serves") && why.contains("graftd.sock"), "{why}");
+    assert!(why.contains("another graftd (process ") && why.contains("graftd.sock"), "{why}");
     ask().of(&daemon, Form::Binary).await.expect("the first is not touched");
     // Killed, it leaves its socket behind, and the next one starts all the same.
     daemon.child.kill().await.expect("it can be killed");

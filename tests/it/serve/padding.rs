@@ -44,7 +44,7 @@ async fn rows_of_differing_length_share_a_batch_and_get_their_own_answers() {
     let found = properties(&daemon).await["graftd.padding"].as_str().expect("a finding").to_owned();
     assert!(found.contains("tried with sizes 1, 3, 5, 7"), "{found}");
     // A batch of two starts when it is full, long before the delay is over.
-    let batches = "graftd_batch_rows_count";
+    let batches = "nv_inference_exec_count";
     for (number, form) in (1_u8..).zip(Form::ALL) {
         let (before, first) = (daemon.metric(batches).await, f32::from(number) * 100.0);
         let (short, long) = ([first, first + 1.0], [first, first + 1.0, first + 4.0]);

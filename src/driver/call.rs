@@ -1,0 +1,79 @@
+//! What goes into the driver and what comes out of it.
+
+use super::Route;
+use crate::id::{ClassKey, RowKey, SessionId, StageId};
+use crate::metrics::Phases;
+use crate::model::ModelSpec;
+use crate::rows::{Inputs, RowValue};
+use crate::sched::event::{Outcome, Priority, Sharing};
+use crate::time::MonoTime;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A checked request on its way into the scheduler.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The model that is asked.
+    pub spec: Arc<ModelSpec>,
+    /// Its inputs.
+    pub inputs: Arc<Inputs>,
+    /// The key of every row.
+    pub keys: Vec<RowKey>,
+    /// What its rows may share a batch with.
+    pub class: ClassKey,
+    /// It runs as it came, not cut into rows.
+    pub whole: bool,
+    /// What may be shared.
+    pub sharing: Sharing,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// How long its answer is worth waiting for.
+    pub timeout: Option<Duration>,
+}
+
+/// What a call gets.
+#[derive(Debug)]
+pub struct Reply {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Its rows, if it is complete.
+    pub rows: Vec<RowValue>,
+    /// How each row was answered.
+    pub routes: Vec<Route>,
+    /// When it was submitted.
+    pub submitted: MonoTime,
+    /// Where its time went, if a run was needed for it.
+    pub phases: Option<Phases>,
+}
+
+/// What the pools are asked to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Start a session apart for suspect rows.
+    Isolate {
+        /// The stage.
+        stage: StageId,
+    },
+    /// Stop a session.
+    Retire {
+        /// The session.
+        session: SessionId,
+    },
+    /// Let go of everything that a retired stage has.
+    Forget {
+        /// The stage.
+        stage: StageId,
+    },
+    /// Sessions died with their process.
+    Died {
+        /// The sessions.
+        sessions: Vec<SessionId>,
+        /// What the system says of the process's end.
+        how: String,
+    },
+    /// A session takes too long; it is asked to stop.
+    Hung {
+        /// The session.
+        session: SessionId,
+    },
+}
