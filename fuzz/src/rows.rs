@@ -58,6 +58,7 @@ fn model(request: &InferRequest, axis: usize) -> ModelSpec {
     let names: BTreeSet<&str> = request.outputs.iter().map(|output| output.name.as_str()).collect();
     let outputs = names.into_iter().map(|name| tensor(name, DataType::Fp32, Some(0)));
     ModelSpec {
+        padding: None,
         name: "m".to_owned(),
         version: 1,
         versions: vec![1],
