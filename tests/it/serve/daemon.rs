@@ -196,9 +196,12 @@ impl Daemon {
 
     /// Looks at the models again and waits until that is over.
     pub(crate) async fn reload(&self) {
+        const OVER: &str = "looked at the models";
+        // The line of the start may come after the announcement: the log is written behind it.
+        self.logged(OVER, 0).await;
         let seen = self.lines().len();
         self.signal(rustix::process::Signal::HUP);
-        self.logged("looked at the models", seen).await;
+        self.logged(OVER, seen).await;
     }
 
     /// The log so far.
