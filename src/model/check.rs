@@ -2,7 +2,7 @@
 
 use super::{ModelSpec, TensorSpec};
 use crate::digest;
-use crate::error::InferError;
+use crate::error::{ErrorKind, InferError};
 use crate::graph::Dim;
 use crate::id::{ClassKey, RowKey, Tenant};
 use crate::model::padding::Cut;
@@ -46,10 +46,10 @@ pub struct Options {
     pub explain: bool,
 }
 
-/// Checks a request against its model and cuts it into rows.
+/// Checks a request against its model and cuts it into at most `rows_max` rows.
 ///
 /// # Errors
-/// `BadRequest`, naming the tensor, what was expected and what came.
+/// `BadRequest`, naming the tensor, what was expected and what came; `TooLarge` for more rows.
 ///
 /// # Cost
 /// Hashes the input bytes once; copies nothing but what is padded.
@@ -57,6 +57,7 @@ pub fn check(
     request: &InferRequest,
     spec: &ModelSpec,
     tenant: Tenant,
+    rows_max: usize,
 ) -> Result<Checked, InferError> {
     let options = options(&request.parameters, spec)?;
     let tensors = in_order(request, spec)?;
@@ -71,6 +72,7 @@ pub fn check(
     let weighs =
         tensors.iter().zip(&spec.inputs).any(|(t, port)| port.axis.is_some() && !t.data.is_empty());
     let rows = if spec.cuts_rows() && weighs { rows(&shapes, spec)? } else { None };
+    check_rows(rows, rows_max)?;
     let whole = rows.is_none();
     let tensors = tensors
         .into_iter()
@@ -92,6 +94,19 @@ pub fn check(
     };
     let class = class.unwrap_or_else(|| digest::class(&inputs));
     Ok(Checked { inputs, keys, class, outputs, options, whole, cuts })
+}
+
+/// Checks a request's rows against what may wait or run, before anything is kept for each of them.
+fn check_rows(rows: Option<usize>, limit: usize) -> Result<(), InferError> {
+    match rows {
+        Some(rows) if rows > limit => Err(InferError::new(
+            ErrorKind::TooLarge,
+            format!(
+                "the request has {rows} rows; {limit} may wait or run, the limit of --rows-max; send it in parts"
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn options(parameters: &Parameters, spec: &ModelSpec) -> Result<Options, InferError> {

@@ -262,6 +262,7 @@ impl Loader {
                 model: file.to_owned(),
                 session: own.session.clone(),
                 geometry,
+                gives_way: true,
             },
             load_timeout: *load_timeout,
             label: label.to_owned(),
@@ -396,7 +397,9 @@ impl Loader {
         copy: PrivateCopy,
     ) -> Result<(), String> {
         let engine = match host {
-            Host::Worker(worker, config) => {
+            Host::Worker(worker, mut config) => {
+                // Whoever takes this worker's place is waited for.
+                config.order.gives_way = false;
                 self.pools.adopt(
                     stage,
                     Recipe { config, warm, slots, _copy: Arc::new(copy) },

@@ -39,7 +39,7 @@ pub(super) async fn declared(
     for warmup in &own.setup.warmup {
         let place = |why: String| format!("config.pbtxt: model_warmup '{}': {why}", warmup.name);
         let request = warmup.request(&spec.name).map_err(place)?;
-        let checked = check::check(&request, spec, Tenant(0));
+        let checked = check::check(&request, spec, Tenant(0), usize::MAX);
         let checked = checked.map_err(|error| place(error.message))?;
         let axes = if checked.whole { &spec.whole_axes } else { &spec.output_axes };
         let mut plan = BatchPlan { output_axes: axes.clone(), whole: checked.whole, runs: vec![] };

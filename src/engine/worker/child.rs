@@ -68,11 +68,11 @@ pub fn main() -> Result<(), String> {
     leave()
 }
 
-/// Loads the model, giving way to whoever serves meanwhile.
+/// Loads the model, giving way to whoever serves meanwhile if the order says so.
 fn load(order: &LoadOrder) -> Result<(OnnxEngine, Vec<String>), String> {
-    let LoadOrder { library, model, session, .. } = order.clone();
+    let LoadOrder { library, model, session, gives_way, .. } = order.clone();
     // The runtime starts the threads of its own here, and those have to run as urgently as anybody's later.
-    if session.starts_threads() {
+    if !gives_way || session.starts_threads() {
         return OnnxEngine::load(&library, &model, &session);
     }
     let loading =

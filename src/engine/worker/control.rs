@@ -16,6 +16,8 @@ pub struct LoadOrder {
     pub session: SessionOptions,
     /// How the shared memory is divided.
     pub geometry: Geometry,
+    /// Whether loading gives way to whoever serves meanwhile. It must not where requests wait for this worker.
+    pub gives_way: bool,
 }
 
 /// What came of it; the only line a worker writes.

@@ -183,7 +183,8 @@ impl Service {
             let found = self.catalog().find(&request.model, request.version.as_deref()).cloned();
             let spec = found.inspect_err(|error| self.count_unplaced(error))?;
             let account = Account { service: self, spec: &spec, context, start };
-            let checked = check::check(&request, &spec, context.peer.tenant)
+            let rows_max = self.driver.limits().rows_max;
+            let checked = check::check(&request, &spec, context.peer.tenant, rows_max)
                 .inspect_err(|error| account.invalid(&request.id, error))?;
             let reply = self.driver.call(self.call(&spec, &checked, context)).await;
             if let Outcome::Refused { refusal: refusal @ Refusal::NoStage, .. } = reply.outcome {
@@ -313,21 +314,15 @@ fn refused(outcome: &Outcome, spec: &ModelSpec, checked: &Checked) -> InferError
 
 /// Why a refused request would be refused by an idle daemon too; none where waiting may help.
 fn never(refusal: &Refusal, checked: &Checked) -> Option<String> {
+    let Refusal::Bytes { limit, .. } = *refusal else { return None };
     let rows = checked.keys.iter().collect::<BTreeSet<_>>().len();
-    let (what, flag) = match *refusal {
-        Refusal::Rows { limit, .. } if rows > limit => {
-            (format!("{rows} rows; {limit} may wait or run"), "--rows-max")
-        }
-        Refusal::Bytes { limit, .. } => {
-            let bytes = (checked.inputs.row_bytes() as u64).saturating_mul(rows as u64);
-            if bytes <= limit {
-                return None;
-            }
-            (format!("{bytes} bytes in its rows; {limit} may wait or run"), "--queue-bytes")
-        }
-        _ => return None,
-    };
-    Some(format!("the request has {what}, the limit of {flag}; send it in parts"))
+    let bytes = (checked.inputs.row_bytes() as u64).saturating_mul(rows as u64);
+    (bytes > limit).then(|| {
+        format!(
+            "the request has {bytes} bytes in its rows; {limit} may wait or run, the limit of \
+             --queue-bytes; send it in parts"
+        )
+    })
 }
 
 fn refusal_error(refusal: &Refusal, model: &str) -> InferError {

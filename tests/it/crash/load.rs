@@ -69,6 +69,24 @@ async fn a_worker_that_cannot_come_back_fails_its_requests_until_it_can() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_a_worker_that_nobody_waits_for_gives_way() {
+    let Some(library) = library("only_a_worker_that_nobody_waits_for_gives_way") else { return };
+    // A look at the order leaves it where it is.
+    let look = "import socket; print(socket.socket(fileno=3).recv(65536, socket.MSG_PEEK).decode())";
+    let script = format!("python3 -c '{look}' >> $dir/orders\nexec $real \"$@\"");
+    let (settings, folder) = scripted(library, &script);
+    let daemon = Arc::new(Daemon::start("courteous", settings));
+    let spec = daemon.load_fixture("div").await;
+    daemon.workers("div").iter().for_each(|worker| worker.signal(Signal::KILL));
+    all(&daemon, &spec, vec![quotient(12, 4, Ok(3))]).await;
+    let orders = fs::read_to_string(folder.path().join("orders")).unwrap();
+    let mut orders = orders.lines().filter(|line| !line.is_empty());
+    assert!(orders.next().unwrap().contains("\"gives_way\":true"));
+    assert!(orders.next().unwrap().contains("\"gives_way\":false"));
+    daemon.assert_empty().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_start_of_the_worker_apart_is_not_its_suspects_fault() {
     let Some(library) = library("a_failed_start_of_the_worker_apart") else { return };
     let script = "case \"$2\" in *apart)\n\
