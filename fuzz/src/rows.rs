@@ -11,13 +11,16 @@ use graftd::tensor::DataType;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+/// More rows than a fuzzed request has bytes.
+const ROWS_MAX: usize = 1 << 20;
+
 /// Cuts a request for a model that takes whatever it brings, its rows along this axis where there is one.
 ///
 /// # Panics
 /// When rows are lost, or rows that differ have one key.
 pub fn cut(request: &InferRequest, axis: usize) {
     let spec = model(request, axis);
-    let checked = match check::check(request, &spec, Tenant(0)) {
+    let checked = match check::check(request, &spec, Tenant(0), ROWS_MAX) {
         Ok(checked) => checked,
         Err(error) => return super::promises::error(&error),
     };

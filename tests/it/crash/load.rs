@@ -72,7 +72,8 @@ async fn a_worker_that_cannot_come_back_fails_its_requests_until_it_can() {
 async fn only_a_worker_that_nobody_waits_for_gives_way() {
     let Some(library) = library("only_a_worker_that_nobody_waits_for_gives_way") else { return };
     // A look at the order leaves it where it is.
-    let look = "import socket; print(socket.socket(fileno=3).recv(65536, socket.MSG_PEEK).decode())";
+    let look =
+        "import socket; print(socket.socket(fileno=3).recv(65536, socket.MSG_PEEK).decode())";
     let script = format!("python3 -c '{look}' >> $dir/orders\nexec $real \"$@\"");
     let (settings, folder) = scripted(library, &script);
     let daemon = Arc::new(Daemon::start("courteous", settings));

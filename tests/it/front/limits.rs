@@ -3,6 +3,8 @@
 use super::raw::{Raw, get, head, infer, post};
 use crate::serve::ask::{Ask, Form, fp32};
 use crate::serve::daemon::{Daemon, Setup, needs_runtime};
+use graftd::proto::ModelInferRequest;
+use graftd::proto::model_infer_request::InferInputTensor;
 use serde_json::{Value, json};
 
 fn body() -> (String, Value) {
@@ -96,6 +98,19 @@ async fn grpc_names_the_same_limits() {
     let status = client.model_infer(request).await.expect_err("too long a head");
     assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status}");
     assert!(status.message().contains("--header-bytes-max"), "{status}");
+}
+
+#[tokio::test]
+async fn parts_are_weighed_before_anything_is_made_of_them() {
+    needs_runtime!();
+    let daemon = Setup::new(&["mlp"]).start().await;
+    // Two bytes each on the wire, some three hundred once decoded.
+    let inputs = vec![InferInputTensor::default(); 900_000];
+    let message = ModelInferRequest { model_name: "mlp".into(), inputs, ..Default::default() };
+    let mut client = crate::serve::ask::grpc(&daemon.setup.socket()).await;
+    let status = client.model_infer(message).await.expect_err("too much for two bytes each");
+    assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status}");
+    assert!(status.message().contains("expected at most 256 MiB"), "{status}");
 }
 
 #[tokio::test]
