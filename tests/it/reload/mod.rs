@@ -4,6 +4,7 @@ mod generation;
 mod health;
 mod requests;
 mod storm;
+mod versions;
 mod watch;
 
 use crate::daemon::{Daemon, sent};
