@@ -120,10 +120,12 @@ async fn what_is_too_much_is_refused_and_then_all_is_as_before() {
     }
     clients.daemon.metric_is("graftd_requests_in_flight", 0.0).await;
     clients.daemon.metric_is("graftd_queued_rows", 0.0).await;
+    let later = clients.rate(u32::try_from(size(64, 320)).expect("few")).await;
     let grown = peak - memory;
     println!(
         "{count} requests in {seconds} s: {answered} answered, {refused} refused; answers a second: {before:.0} \
-         before, {after:.0} right after; memory {memory} KiB before, {peak} KiB at most"
+         before, {after:.0} behind the last of them, {later:.0} \
+         once those are answered; memory {memory} KiB before, {peak} KiB at most"
     );
     assert!(refused > 0, "it was not too much");
     assert!(answered > 0, "nobody was served");
