@@ -13,6 +13,8 @@ use crate::server::regions::{RegionLimits, Regions};
 use crate::server::service::Service;
 use crate::server::socket::{Access, SocketFile};
 use crate::server::{Front, Policy};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -25,6 +27,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A look at the models that is being taken.
+/// Looks at the models that may go on at a time; a hangup signal that comes on top waits.
+const SCANS_MAX: usize = 4;
+
 type Scan<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// Everything that was decided before the start.
@@ -147,22 +152,22 @@ impl Daemon {
     /// Serves until told to stop; then answers what was accepted.
     pub async fn run(&self, signals: Signals) {
         let Signals { mut terminate, mut interrupt, mut hangup } = signals;
-        let mut scan: Scan<'_> = Box::pin(self.scan_and_announce());
-        let mut scanning = true;
+        let first: Scan<'_> = Box::pin(self.scan_and_announce());
+        let mut scans = FuturesUnordered::from_iter([first]);
         loop {
             tokio::select! {
                 biased;
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                () = &mut scan, if scanning => scanning = false,
-                _ = hangup.recv(), if !scanning => {
-                    scan = Box::pin(self.scan_again());
-                    scanning = true;
+                Some(()) = scans.next(), if !scans.is_empty() => {}
+                // One that still loads a large model is no reason not to look at the others.
+                _ = hangup.recv(), if scans.len() < SCANS_MAX => {
+                    scans.push(Box::pin(self.scan_again()));
                 }
             }
         }
         // What is still loading will not be needed.
-        drop(scan);
+        drop(scans);
         let stop = async {
             tokio::select! {
                 _ = terminate.recv() => {}

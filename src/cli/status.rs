@@ -47,12 +47,15 @@ fn show(
     width: Option<usize>,
 ) -> io::Result<()> {
     let ready = if status.ready { "ready" } else { "not ready" };
-    let Status { version, pid, uptime_s, models, workers, load, limits, .. } = status;
+    let Status { version, pid, uptime_s, models, passed_over, workers, load, limits, .. } = status;
     writeln!(out, "graftd {version}  {ready}  up {}  pid {pid}", uptime(*uptime_s))?;
     writeln!(out, "socket {}\n", socket.display())?;
     self::models(models).write(out, width)?;
     for model in models.iter().filter(|model| !model.reason.is_empty()) {
         writeln!(out, "{}:{} is {}: {}", model.name, model.version, model.state, model.reason)?;
+    }
+    for why in passed_over {
+        writeln!(out, "passed over {why}")?;
     }
     if !workers.is_empty() {
         writeln!(out)?;

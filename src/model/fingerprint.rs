@@ -34,7 +34,7 @@ impl Fingerprint {
     /// Looks at the model file and all that may belong to it.
     ///
     /// In a version's folder that is everything, and the files beside the version folders; of a flat model it
-    /// is the file and all files beside it that are no models. Reads no content; costs one system call a file.
+    /// is the file and all that lies beside it and is no model. Reads no content; costs one system call a file.
     ///
     /// # Errors
     /// When the model file is not there; other files may come and go.
@@ -51,6 +51,10 @@ impl Fingerprint {
         } else {
             let folder = found.file.parent().unwrap_or_else(|| Path::new("."));
             walk(&mut files, folder, 0);
+            // Weights may lie in a folder, but other models' folders are theirs.
+            folders(folder)
+                .filter(|path| !folders(path).any(|below| is_number(&below)))
+                .for_each(|path| walk(&mut files, &path, DEPTH_MAX));
             let model = |path: &Path| path.extension().is_some_and(|end| end == "onnx");
             files.retain(|path, _| *path == found.file || !model(path));
         }
@@ -178,6 +182,30 @@ mod tests {
         }
         fs::remove_file(&file).unwrap();
         assert!(Fingerprint::of(&found(root.path())).is_err());
+    }
+
+    #[test]
+    fn weights_in_a_folder_beside_a_flat_model_are_its_own_and_other_models_are_not() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("m.onnx");
+        for folder in ["weights/parts", "other/1"] {
+            fs::create_dir_all(root.path().join(folder)).unwrap();
+        }
+        fs::write(&file, b"one").unwrap();
+        let found = Found { name: "m".into(), version: 1, file };
+        let look = || Fingerprint::of(&found).unwrap();
+        for (path, belongs) in [
+            ("weights/w.bin", true),
+            ("weights/parts/1.bin", true),
+            ("w.bin", true),
+            ("other.onnx", false),
+            ("other/1/model.onnx", false),
+            ("other/config.pbtxt", false),
+        ] {
+            let before = look();
+            fs::write(root.path().join(path), b"w").unwrap();
+            assert_eq!(!before.still(&look()), belongs, "{path}");
+        }
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl Catalog {
             return Err(not_loaded(model, "is not loaded"));
         }
         let found = match version {
-            Some(text) => text.parse().ok().and_then(|number| versions.get_key_value(&number)),
+            Some(text) => number(text).and_then(|number| versions.get_key_value(&number)),
             None => versions
                 .iter()
                 .rev()
@@ -110,6 +110,11 @@ impl Catalog {
             versions.iter().map(move |(&version, state)| (name.as_str(), version, state))
         })
     }
+}
+
+/// A version's number as it is written; in any other spelling, such as 01, it is another name.
+pub fn number(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|number: &u64| *number > 0 && number.to_string() == text)
 }
 
 fn not_loaded(model: &str, why: &str) -> InferError {

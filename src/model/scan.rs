@@ -4,7 +4,7 @@
 //! over; a model whose file turns out to be broken is found here like any other and refused later, with its
 //! reason.
 
-use super::config;
+use super::{config, number};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -36,13 +36,24 @@ impl Found {
     }
 }
 
+/// What looks like a model and is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Refused {
+    /// Where it lies and why it is not taken.
+    pub why: String,
+    /// The model and the folder in it that would be a version.
+    pub version: Option<(String, String)>,
+}
+
 /// What a directory holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
     /// The models, ordered by name and version.
     pub found: Vec<Found>,
-    /// What looks like a model and is not taken, with the reason.
-    pub refused: Vec<String>,
+    /// Versions that are there and that the policy of their model leaves out.
+    pub left_out: Vec<(String, u64)>,
+    /// What looks like a model and is not taken.
+    pub refused: Vec<Refused>,
 }
 
 /// Lists the models of a directory.
@@ -66,53 +77,86 @@ pub fn scan_one(root: &Path, name: &str) -> Result<Listing, String> {
 
 fn listing(paths: Vec<PathBuf>) -> Listing {
     let mut by_name: BTreeMap<(String, u64), PathBuf> = BTreeMap::new();
+    let mut left_out = Vec::new();
     let mut refused = Vec::new();
+    let refuse = |why| Refused { why, version: None };
     for path in paths {
-        for (name, version, file) in versions(&path) {
-            if let Err(why) = check_name(&name) {
-                refused.push(format!("{}: {why}", path.display()));
-                continue;
+        let Some(Entry { name, versions, others, misfits }) = entry(&path) else { continue };
+        if let Err(why) = check_name(&name) {
+            if !versions.is_empty() {
+                refused.push(refuse(format!("{}: {why}", path.display())));
             }
+            continue;
+        }
+        left_out.extend(others.into_iter().map(|version| (name.clone(), version)));
+        refused.extend(misfits.into_iter().map(|folder| misfit(&path, &name, folder)));
+        for (version, file) in versions {
             if let Some(earlier) = by_name.insert((name.clone(), version), file.clone()) {
                 let both = format!("{} and {}", earlier.display(), file.display());
-                refused.push(format!("model '{name}' version {version} exists twice: {both}"));
+                let why = format!("model '{name}' version {version} exists twice: {both}");
+                refused.push(refuse(why));
                 // Which of them the directory lists first is chance, so the choice is by name.
-                by_name.insert((name, version), earlier.max(file));
+                by_name.insert((name.clone(), version), earlier.max(file));
             }
         }
     }
     let found = by_name.into_iter().map(|((name, version), file)| Found { name, version, file });
     refused.sort();
-    Listing { found: found.collect(), refused }
+    Listing { found: found.collect(), left_out, refused }
 }
 
-/// The versions behind one entry of the directory.
-fn versions(path: &Path) -> Vec<(String, u64, PathBuf)> {
-    let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()) else { return Vec::new() };
-    if stem.starts_with('.') {
-        return Vec::new();
-    }
+fn misfit(path: &Path, name: &str, folder: String) -> Refused {
+    let shown = folder.escape_debug();
+    let why = format!(
+        "{}: '{shown}' is no version; a version's folder is a whole number from 1 on without leading \
+         zeros, such as {name}/1",
+        path.join(&folder).display()
+    );
+    Refused { why, version: Some((name.to_owned(), shown.to_string())) }
+}
+
+/// What is behind one entry of the directory.
+#[derive(Default)]
+struct Entry {
+    name: String,
+    /// The versions to be served, with their model files.
+    versions: Vec<(u64, PathBuf)>,
+    /// Versions that the policy leaves out.
+    others: Vec<u64>,
+    /// Folders that hold a model, or are called like a number, and are no versions.
+    misfits: Vec<String>,
+}
+
+fn entry(path: &Path) -> Option<Entry> {
+    let stem = path.file_stem()?.to_str().filter(|stem| !stem.starts_with('.'))?;
     if path.extension().is_some_and(|extension| extension == "onnx") && path.is_file() {
-        return vec![(stem.to_owned(), 1, path.to_owned())];
+        let versions = vec![(1, path.to_owned())];
+        return Some(Entry { name: stem.to_owned(), versions, ..Entry::default() });
     }
-    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Vec::new() };
-    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
-    let folders = entries.filter_map(|entry| {
-        let folder = entry.ok()?.path();
-        Some((version_number(folder.file_name()?.to_str()?)?, folder))
+    let name = path.file_name()?.to_str()?.to_owned();
+    let folders = fs::read_dir(path).ok()?.filter_map(|entry| {
+        let folder = entry.ok().filter(|entry| entry.file_type().is_ok_and(|t| !t.is_file()))?;
+        Some(folder.file_name().to_str()?.to_owned())
     });
-    let folders: BTreeMap<u64, PathBuf> = folders.collect();
-    if folders.is_empty() {
-        return Vec::new();
+    let (numbers, others): (Vec<_>, Vec<_>) = folders.partition(|folder| number(folder).is_some());
+    if numbers.is_empty() && others.is_empty() {
+        return None;
     }
     let layout = config::layout(path);
-    let there = folders
-        .iter()
-        .filter_map(|(&version, folder)| Some((version, model_file(folder, &layout.filename)?)));
+    let file = |folder: &str| model_file(&path.join(folder), &layout.filename);
+    let there = numbers.iter().filter_map(|folder| Some((number(folder)?, file(folder)?)));
     let there: BTreeMap<u64, PathBuf> = there.collect();
     let chosen = layout.choose(there.keys().copied().collect());
-    let there = there.into_iter().filter(|(version, _)| chosen.contains(version));
-    there.map(|(version, file)| (name.to_owned(), version, file)).collect()
+    let like_a_number = |folder: &str| folder.bytes().all(|byte| byte.is_ascii_digit());
+    let misfits = others.into_iter().filter(|folder| {
+        !folder.starts_with('.') && (like_a_number(folder) || file(folder).is_some())
+    });
+    Some(Entry {
+        name,
+        others: there.keys().copied().filter(|version| !chosen.contains(version)).collect(),
+        misfits: misfits.collect(),
+        versions: there.into_iter().filter(|(version, _)| chosen.contains(version)).collect(),
+    })
 }
 
 /// The model file of a version: a file of that name, or one in a folder of that name, beside its weights.
@@ -120,11 +164,6 @@ fn model_file(folder: &Path, name: &str) -> Option<PathBuf> {
     let file = folder.join(name);
     let inside = file.join(config::FILENAME);
     [file, inside].into_iter().find(|file| file.is_file())
-}
-
-/// A version folder's number: decimal, positive, without leading zeros.
-fn version_number(text: &str) -> Option<u64> {
-    text.parse().ok().filter(|number: &u64| *number > 0 && number.to_string() == text)
 }
 
 /// Names travel in paths, logs and metrics, so only a plain set of characters is taken.
@@ -159,6 +198,8 @@ mod tests {
             "broken/2/model.onnx",
             "tree/02/model.onnx",
             "tree/latest/model.onnx",
+            "tree/labels/animals.txt",
+            "hub/onnx/model.onnx",
             "tree/3/other.onnx",
             "real/minilm/1/model.onnx",
             ".hidden/1/model.onnx",
@@ -189,6 +230,11 @@ mod tests {
             let folder = (found.name != "flat").then(|| root.path().join(&found.name));
             assert_eq!(found.folder(), folder.as_deref());
         }
-        assert_eq!(listing.refused.len(), 1, "{:?}", listing.refused);
+        assert_eq!(listing.left_out, [("tree".to_owned(), 1)]);
+        let misfits = listing.refused.iter().filter_map(|refused| refused.version.clone());
+        let misfits: Vec<_> = misfits.map(|(model, folder)| format!("{model}/{folder}")).collect();
+        assert_eq!(misfits, ["hub/onnx", "tree/02", "tree/latest"]);
+        let others = listing.refused.iter().filter(|refused| refused.version.is_none()).count();
+        assert_eq!(others, 1, "{:?}", listing.refused);
     }
 }

@@ -5,6 +5,7 @@ use crate::model::fingerprint::Fingerprint;
 use crate::time::MonoTime;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 use tokio::sync::{Mutex, Notify};
 
 /// What an administrator wants of a model.
@@ -24,6 +25,8 @@ pub(super) struct Attempt {
     pub mark: Fingerprint,
     /// Why they could not be loaded.
     pub problem: Option<String>,
+    /// When it ended.
+    pub at: SystemTime,
 }
 
 /// What is remembered of one model. Records stay, so that all who wait for a model wait for the same turn.

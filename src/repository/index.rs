@@ -1,15 +1,18 @@
 //! The list of all models with their states, in the protocol's words.
 
 use super::Repository;
+use super::books::Attempt;
 use crate::model::State;
+use crate::model::scan::Refused;
+use httpdate::fmt_http_date;
 
 /// One version of one model and how it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexEntry {
     /// The model's name.
     pub name: String,
-    /// The version's number.
-    pub version: u64,
+    /// The version's number, or what stands in its place.
+    pub version: String,
     /// `READY`, `LOADING`, `UNLOADING` or `UNAVAILABLE`.
     pub state: &'static str,
     /// Why it is unavailable, or why newer files are not served; empty where all is well.
@@ -29,15 +32,30 @@ impl Repository {
                 State::Absent(why) => ("UNAVAILABLE", (*why).to_owned()),
                 State::Unavailable(why) => ("UNAVAILABLE", why.clone()),
             };
+            let version = version.to_string();
             IndexEntry { name: name.to_owned(), version, state, reason }
         });
-        entries.filter(|entry| !ready_only || entry.state == "READY").collect()
+        let passed_over = self.passed_over();
+        let misfits = passed_over.into_iter().filter_map(|Refused { why, version }| {
+            let (name, version) = version?;
+            Some(IndexEntry { name, version, state: "UNAVAILABLE", reason: why })
+        });
+        entries.chain(misfits).filter(|entry| !ready_only || entry.state == "READY").collect()
+    }
+
+    /// What looks like a model in the directory and is not taken, as the last look showed it.
+    #[must_use]
+    pub fn passed_over(&self) -> Vec<Refused> {
+        self.refused.lock().iter().cloned().collect()
     }
 
     /// Why the newest files of a version that answers are not what answers.
     fn problem(&self, name: &str, version: u64) -> Option<String> {
         let books = self.books.lock();
-        let problem = books.get(name)?.attempts.get(&version)?.problem.as_ref()?;
-        Some(format!("its files changed and cannot be loaded, so older ones answer: {problem}"))
+        let Attempt { problem, at, .. } = books.get(name)?.attempts.get(&version)?;
+        let (problem, at) = (problem.as_ref()?, fmt_http_date(*at));
+        Some(format!(
+            "its files changed and could not be loaded ({at}), so older ones answer: {problem}"
+        ))
     }
 }

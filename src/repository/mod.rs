@@ -29,6 +29,7 @@ use crate::driver::Driver;
 use crate::driver::load::Loader;
 use crate::driver::pool::WorkerFacts;
 use crate::model::ModelSpec;
+use crate::model::scan::Refused;
 use crate::sched::event::Event;
 use crate::time::MonoTime;
 use books::Books;
@@ -70,10 +71,11 @@ pub struct Repository {
     /// Since when most models are gone.
     held: Mutex<Option<MonoTime>>,
     /// What was passed over, as it was told last.
-    refused: Mutex<BTreeSet<String>>,
+    refused: Mutex<BTreeSet<Refused>>,
     /// What was put off may have changed.
     agenda: Notify,
-    /// The first look at the directory is over.
+    /// The first look at the directory was begun, and is over.
+    begun: AtomicBool,
     started: AtomicBool,
     closing: AtomicBool,
 }
@@ -98,6 +100,7 @@ impl Repository {
             loader,
             served,
             books: Books::default(),
+            begun: AtomicBool::new(false),
             started: AtomicBool::new(false),
             closing: AtomicBool::new(false),
         })

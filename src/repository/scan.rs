@@ -4,7 +4,7 @@ use super::Repository;
 use super::control::Control;
 use crate::model::State;
 use crate::model::fingerprint::Fingerprint;
-use crate::model::scan;
+use crate::model::scan::{self, Refused};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ const NOT_ASKED_FOR: &str = "not loaded";
 pub(super) struct Sight {
     /// Versions with their fingerprints, by model.
     pub models: BTreeMap<String, BTreeMap<u64, Fingerprint>>,
-    /// What looks like a model and is not taken, with the reason.
-    pub refused: BTreeSet<String>,
+    /// What looks like a model and is not taken.
+    pub refused: BTreeSet<Refused>,
 }
 
 impl Repository {
@@ -31,7 +31,7 @@ impl Repository {
     /// # Errors
     /// When the directory cannot be read; what is served stays as it is.
     pub async fn scan(self: &Arc<Self>) -> Result<(), String> {
-        if self.started() && self.options.control == Control::Fixed {
+        if self.begun.swap(true, Ordering::AcqRel) && self.options.control == Control::Fixed {
             tracing::warn!("models stay as they are under --model-control-mode none");
             return Ok(());
         }
@@ -85,9 +85,9 @@ impl Repository {
     }
 
     /// Says what is passed over, once.
-    pub(super) fn tell_refused(&self, refused: &BTreeSet<String>) {
+    pub(super) fn tell_refused(&self, refused: &BTreeSet<Refused>) {
         let mut told = self.refused.lock();
-        refused.difference(&told).for_each(|why| tracing::warn!("passed over {why}"));
+        refused.difference(&told).for_each(|new| tracing::warn!("passed over {}", new.why));
         told.clone_from(refused);
     }
 

@@ -2,6 +2,7 @@
 
 use super::Repository;
 use super::books::{Attempt, Wish};
+use crate::clock;
 use crate::error::{ErrorKind, InferError};
 use crate::model::fingerprint::{Fingerprint, TICK};
 use crate::model::scan::{self, Found};
@@ -14,6 +15,14 @@ const LOOKS_MAX: usize = 3;
 
 /// A version as a look at its files showed it.
 type Seen = (Found, Fingerprint);
+
+/// What a look at one model showed.
+struct Look {
+    /// The versions to be served.
+    seen: Vec<Seen>,
+    /// Versions that are there and not to be served.
+    left_out: Vec<u64>,
+}
 
 impl Repository {
     /// Makes what is served of one model agree with its files, once nobody else does.
@@ -38,7 +47,7 @@ impl Repository {
         stopped.as_mut().enable();
         // Looked at only now that a change of mind would be heard.
         if !self.wanted(&name) {
-            if self.look(&name).await?.is_empty() {
+            if self.look(&name).await?.seen.is_empty() {
                 self.forget_model(&name);
             }
             return Err(interrupted(&name));
@@ -51,21 +60,25 @@ impl Repository {
     }
 
     async fn catch_up(&self, name: &str, asked: bool) -> Result<(), InferError> {
-        let seen = self.look(name).await?;
+        let Look { seen, left_out } = self.look(name).await?;
         if seen.is_empty() {
             self.forget_model(name);
             return Err(not_found(name));
         }
-        for version in self.served.versions(name) {
-            if !seen.iter().any(|(found, _)| found.version == version) {
-                self.forget(name, version);
+        let mut wrong = Vec::new();
+        for (found, mark) in &seen {
+            if let Err(why) = self.catch_up_version(found, mark.clone(), asked).await {
+                wrong.push(format!("version {}: {why}", found.version));
             }
         }
-        let mut wrong = Vec::new();
-        for (found, mark) in seen {
-            let version = found.version;
-            if let Err(why) = self.catch_up_version(&found, mark, asked).await {
-                wrong.push(format!("version {version}: {why}"));
+        // Only now, so that one that is replaced by a newer version answers until that one is warm, and
+        // stays where it is not to be had.
+        for version in self.served.versions(name) {
+            let stays = !wrong.is_empty()
+                && left_out.contains(&version)
+                && self.served.ready(name, version).is_some();
+            if !stays && !seen.iter().any(|(found, _)| found.version == version) {
+                self.forget(name, version);
             }
         }
         if wrong.is_empty() {
@@ -76,15 +89,15 @@ impl Repository {
     }
 
     /// The versions that are there, looked at when the last change was some time ago.
-    async fn look(&self, name: &str) -> Result<Vec<Seen>, InferError> {
+    async fn look(&self, name: &str) -> Result<Look, InferError> {
         let mut looks = 1;
         loop {
             let (root, owned) = (self.root_of(name), name.to_owned());
             let look = tokio::task::spawn_blocking(move || look(root, &owned));
             let seen = look.await.unwrap_or_else(|error| Err(error.to_string()));
-            let seen = seen.map_err(InferError::bad_request)?;
-            if looks == LOOKS_MAX || !seen.iter().any(|(_, mark)| mark.is_racy()) {
-                return Ok(seen);
+            let look = seen.map_err(InferError::bad_request)?;
+            if looks == LOOKS_MAX || !look.seen.iter().any(|(_, mark)| mark.is_racy()) {
+                return Ok(look);
             }
             looks += 1;
             tokio::time::sleep(TICK).await;
@@ -141,7 +154,8 @@ impl Repository {
             return Err("it was unloaded meanwhile".into());
         }
         let problem = result.as_ref().err().cloned();
-        record.attempts.insert(*version, Attempt { mark, problem });
+        let at = std::time::UNIX_EPOCH + clock::wall();
+        record.attempts.insert(*version, Attempt { mark, problem, at });
         match result {
             Ok(None) => {}
             Ok(Some(spec)) => {
@@ -182,11 +196,12 @@ impl Repository {
     }
 }
 
-fn look(root: PathBuf, name: &str) -> Result<Vec<Seen>, String> {
-    let found = scan::scan_one(&root, name)?.found;
+fn look(root: PathBuf, name: &str) -> Result<Look, String> {
+    let listing = scan::scan_one(&root, name)?;
     // A version whose file goes between the two looks is not there.
     let seen = |found: Found| Fingerprint::of(&found).ok().map(|mark| (found, mark));
-    Ok(found.into_iter().filter_map(seen).collect())
+    let seen = listing.found.into_iter().filter_map(seen).collect();
+    Ok(Look { seen, left_out: listing.left_out.into_iter().map(|(_, version)| version).collect() })
 }
 
 pub(super) fn not_found(name: &str) -> InferError {

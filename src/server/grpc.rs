@@ -2,7 +2,7 @@
 
 use super::limits::Limits;
 use super::rights::{Operation, Peer};
-use super::service::{Context, Service};
+use super::service::{Codec, Context, Service};
 use crate::error::InferError;
 use crate::oip::grpc;
 use crate::proto;
@@ -105,7 +105,7 @@ impl GrpcInferenceService for Grpc {
         &self,
         request: Request<ModelInferRequest>,
     ) -> Result<Response<ModelInferResponse>, Status> {
-        let context = Context { peer: self.peer, timeout: timeout(&request) };
+        let context = Context { peer: self.peer, codec: Codec::Grpc, timeout: timeout(&request) };
         let request = self.decode(request.into_inner()).map_err(|e| status(&e))?;
         let response = self.service.infer(request, context).await.map_err(|e| status(&e))?;
         let route = response.route.parse();
@@ -125,7 +125,7 @@ impl GrpcInferenceService for Grpc {
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
         let grpc = self.clone();
         // The deadline of a stream is not that of its requests.
-        let context = Context { peer: self.peer, timeout: None };
+        let context = Context { peer: self.peer, codec: Codec::Grpc, timeout: None };
         let answers = request.into_inner().map(move |message| {
             let grpc = grpc.clone();
             async move {

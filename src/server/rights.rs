@@ -47,11 +47,33 @@ impl Operation {
     }
 }
 
+/// The kind of socket that a peer came in by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// A Unix socket, where the system says who the peer is.
+    Unix,
+    /// A TCP socket, where nobody does.
+    Tcp,
+}
+
+impl Listener {
+    /// Its name in the log.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unix => "unix",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
 /// Who is on the other end of a connection, by what the system says and never by what the peer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Whose rows are shared with whose.
     pub tenant: Tenant,
+    /// How the peer came in.
+    pub listener: Listener,
     /// The user whose shared memory the peer may name; none over TCP without rights.
     pub uid: Option<u32>,
     /// May change the daemon.
@@ -76,14 +98,14 @@ impl Rule {
     pub fn local(&self, uid: u32) -> Peer {
         let own = rustix::process::geteuid().as_raw();
         let admin = uid == 0 || uid == own || self.admins.contains(&uid);
-        Peer { tenant: Tenant(uid.into()), uid: Some(uid), admin }
+        Peer { tenant: Tenant(uid.into()), listener: Listener::Unix, uid: Some(uid), admin }
     }
 
     /// A peer over TCP.
     #[must_use]
     pub fn tcp(&self) -> Peer {
         let uid = self.tcp_admin.then(|| rustix::process::geteuid().as_raw());
-        Peer { tenant: TCP_TENANT, uid, admin: self.tcp_admin }
+        Peer { tenant: TCP_TENANT, listener: Listener::Tcp, uid, admin: self.tcp_admin }
     }
 }
 
@@ -96,12 +118,12 @@ impl Peer {
         if self.admin || !operation.changes_daemon() {
             return Ok(());
         }
-        let text = match self.uid {
-            Some(_) => {
+        let text = match self.listener {
+            Listener::Unix => {
                 "this changes the daemon, which only its own user and root may; ask as one of them, \
                  or start it with --admin-users"
             }
-            None => {
+            Listener::Tcp => {
                 "this changes the daemon, which TCP peers may not; use the Unix socket, or start it \
                  with --tcp-admin"
             }

@@ -5,6 +5,7 @@
 //! and outputs are read where the worker wrote them.
 
 mod arena;
+mod chatter;
 pub mod child;
 mod control;
 mod lane;

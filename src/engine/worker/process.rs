@@ -1,6 +1,7 @@
 //! One worker process: started, listened to, ended.
 
 use super::arena::Arena;
+use super::chatter;
 use super::child::INHERITED;
 use super::control::{LoadOrder, LoadReply, Order};
 use super::lane::{LaneState, WorkerLane};
@@ -114,7 +115,12 @@ impl Worker {
         let their_bell = bell.try_clone()?;
         let theirs = theirs.into_std()?;
         theirs.set_nonblocking(false)?;
-        let child = spawn(config, [theirs.into(), memory, their_bell])?;
+        let mut child = spawn(config, [theirs.into(), memory, their_bell])?;
+        if let Some(stderr) = child.stderr.take() {
+            let label = config.label.clone();
+            let tell = move |line: &str| tracing::warn!(model = label, "its worker says: {line}");
+            tokio::spawn(chatter::relay(stderr, tell));
+        }
         let pid = child.id().ok_or_else(|| StartError::Died("at once".into()))?;
         let killer = Arc::new(Killer(open_pid(pid)?));
         let mut control = BufReader::new(ours);
@@ -196,6 +202,7 @@ fn spawn(config: &WorkerConfig, descriptors: [OwnedFd; 3]) -> io::Result<Child> 
         .arg(&config.label)
         .stdin(std::process::Stdio::null())
         .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
         .kill_on_drop(true)
         // A worker obeys its daemon, not the terminal: an interrupt is the daemon's to handle.
         .process_group(0);

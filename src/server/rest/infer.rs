@@ -8,7 +8,7 @@ use crate::server::coding::{self, Coding};
 use crate::server::intake::collect;
 use crate::server::limits::Limits;
 use crate::server::rights::Peer;
-use crate::server::service::{Context, Service};
+use crate::server::service::{Codec, Context, Service};
 use crate::server::upload::Upload;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
@@ -39,7 +39,8 @@ pub(super) async fn infer(
     };
     limits.check_tensors(request.inputs.len(), request.outputs.len())?;
     (request.model, request.version) = (model, version);
-    let answer = service.infer(request, Context { peer, timeout: None }).await?;
+    let answer =
+        service.infer(request, Context { peer, codec: Codec::Rest, timeout: None }).await?;
     let encoded = rest::encode_infer(&answer, &form)?;
     let bytes = encoded.chunks.iter().map(Bytes::len).sum();
     let wanted = Coding::of_answer(&head.headers, bytes).filter(|_| limits.compression);

@@ -179,7 +179,8 @@ impl Account<'_> {
             run_us = micros(phases.run),
             took_us = micros(took),
             tenant = peer.tenant.0,
-            transport = if peer.uid.is_some() { "unix" } else { "tcp" },
+            transport = peer.listener.name(),
+            codec = self.context.codec.name(),
             id = %id.escape_debug(),
             "request"
         );

@@ -49,11 +49,33 @@ const EXTENSIONS: [&str; 9] = [
 /// The one of them that can be switched off.
 const SHARED_MEMORY: &str = "system_shared_memory";
 
+/// How a call was put into bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    /// HTTP with JSON, and tensors in JSON or after it.
+    Rest,
+    /// Messages over gRPC.
+    Grpc,
+}
+
+impl Codec {
+    /// Its name in the log.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rest => "rest",
+            Self::Grpc => "grpc",
+        }
+    }
+}
+
 /// What the transport knows of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Context {
     /// Who asks.
     pub peer: Peer,
+    /// In which form.
+    pub codec: Codec,
     /// How long the transport says that the caller waits.
     pub timeout: Option<Duration>,
 }

@@ -30,7 +30,7 @@ impl Service {
     pub fn index(&self, request: &RepositoryIndexRequest) -> RepositoryIndexResponse {
         let entries = self.repository.index(request.ready).into_iter().map(|entry| ModelIndex {
             name: entry.name,
-            version: entry.version.to_string(),
+            version: entry.version,
             state: entry.state.to_owned(),
             reason: entry.reason,
         });

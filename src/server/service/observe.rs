@@ -5,7 +5,7 @@ use super::status::{Limits, LoadNow, ModelStatus, Status, WorkerStatus};
 use crate::clock;
 use crate::error::InferError;
 use crate::metrics::{Metrics, ModelScene, Scene, resident_bytes};
-use crate::model::{ModelSpec, State};
+use crate::model::{ModelSpec, State, number};
 use crate::proto::ModelStatisticsResponse;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +49,7 @@ impl Service {
         if let Some(model) = model {
             catalog.find(model, version)?;
         }
-        let number = version.and_then(|text| text.parse::<u64>().ok());
+        let number = version.and_then(number);
         let wanted = catalog.iter().filter(|&(name, candidate, _)| {
             model.is_none_or(|model| model == name)
                 && number.is_none_or(|number| number == candidate)
@@ -83,6 +83,7 @@ impl Service {
                 .iter()
                 .map(|(name, n, state)| self.model_status(name, n, state))
                 .collect(),
+            passed_over: self.repository.passed_over().into_iter().map(|it| it.why).collect(),
             workers: workers.collect(),
             load: LoadNow {
                 requests: load.requests,

@@ -18,6 +18,8 @@ pub struct Status {
     pub ready: bool,
     /// Every version in the catalogue, by name and number.
     pub models: Vec<ModelStatus>,
+    /// What looks like a model in the directory and is not taken, with the reason.
+    pub passed_over: Vec<String>,
     /// The worker processes that live.
     pub workers: Vec<WorkerStatus>,
     /// How much there is to do.

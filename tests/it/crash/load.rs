@@ -128,3 +128,24 @@ async fn a_worker_that_hangs_over_a_made_up_row_does_not_hold_up_loading() {
     let spec = daemon.load("mlp", &fixture("mlp")).await.unwrap();
     assert!(!spec.cuts_rows(), "rows could not be tried");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_writes_much_is_read_and_shares_no_pipe_with_us() {
+    let Some(library) = library("a_worker_that_writes_much_is_read_and_shares_no_pipe") else {
+        return;
+    };
+    // Far more than a pipe holds, some of it without any end of line.
+    let script = r#"head -c 4000000 /dev/zero | tr '\\0' '\\n' >&2
+head -c 4000000 /dev/zero >&2
+exec "$real" "$@""#;
+    let (settings, _folder) = scripted(library, script);
+    let daemon = Arc::new(Daemon::start("chatty", settings));
+    let spec = daemon.load_fixture("div").await;
+    all(&daemon, &spec, vec![quotient(9, 3, Ok(3)), quotient(8, 2, Ok(4))]).await;
+    let theirs = |pid: i32| fs::read_link(format!("/proc/{pid}/fd/2")).unwrap();
+    let workers = daemon.workers("div");
+    assert!(!workers.is_empty());
+    let ours = fs::read_link("/proc/self/fd/2").unwrap();
+    assert!(workers.iter().all(|worker| theirs(worker.pid) != ours));
+    daemon.assert_empty().await;
+}

@@ -25,8 +25,8 @@ use graftd::rows::Inputs;
 use graftd::sched::Load;
 use graftd::sched::config::Config;
 use graftd::server::regions::{RegionLimits, Regions};
-use graftd::server::rights::Peer;
-use graftd::server::service::{Context, Service};
+use graftd::server::rights::{Listener, Peer};
+use graftd::server::service::{Codec, Context, Service};
 use graftd::tensor::{OutputTensor, Shape, Tensor};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -98,7 +98,7 @@ impl Settings {
 }
 
 /// Whoever asks in tests.
-const PEER: Peer = Peer { tenant: Tenant(0), uid: Some(0), admin: true };
+const PEER: Peer = Peer { tenant: Tenant(0), listener: Listener::Unix, uid: Some(0), admin: true };
 
 /// What a stage's health became.
 pub(crate) type Health = (StageId, Result<(), String>);
@@ -177,7 +177,7 @@ impl Daemon {
         spec: &ModelSpec,
         inputs: &Inputs,
     ) -> Result<InferResponse, InferError> {
-        let context = Context { peer: PEER, timeout: None };
+        let context = Context { peer: PEER, codec: Codec::Rest, timeout: None };
         self.service.infer(request(spec, inputs), context).await
     }
 

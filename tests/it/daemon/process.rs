@@ -18,6 +18,11 @@ impl Process {
         Some(Self { pid, handle })
     }
 
+    /// Whether it is a worker for `label`.
+    pub(crate) fn serves(&self, label: &str) -> bool {
+        arguments(self.pid).get(1..) == Some(&["worker".into(), label.into()])
+    }
+
     /// Sends a signal; one to a process that is gone is lost.
     pub(crate) fn signal(&self, signal: Signal) {
         let _ = kill_process(Pid::from_raw(self.pid).unwrap(), signal);
@@ -34,8 +39,7 @@ impl Process {
 /// The workers of this process that serve `label`.
 pub(crate) fn workers(label: &str) -> Vec<Process> {
     let us = i32::try_from(std::process::id()).unwrap();
-    let serves = |pid: i32| arguments(pid).get(1..) == Some(&["worker".into(), label.into()]);
-    children(us).into_iter().filter(|process| serves(process.pid)).collect()
+    children(us).into_iter().filter(|process| process.serves(label)).collect()
 }
 
 /// The processes that a process started and that live.

@@ -35,7 +35,7 @@ async fn closed_down_to(daemon: &Daemon, count: usize) {
     soon("connections to be closed", closed).await;
 }
 
-fn resident_kib(daemon: &Daemon) -> u64 {
+pub(super) fn resident_kib(daemon: &Daemon) -> u64 {
     let pid = daemon.child.id().expect("it runs");
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");

@@ -3,7 +3,7 @@
 use super::raw::{Raw, get};
 use crate::serve::ask::{Ask, Form, Http2, fp32};
 use crate::serve::daemon::{Setup, needs_runtime, soon};
-use crate::serve::refusals::long;
+use crate::serve::refusals::short;
 use graftd::cli::client::Client;
 use rustix::process::Signal;
 
@@ -58,7 +58,8 @@ async fn what_takes_longer_than_the_time_to_drain_is_told_so() {
     needs_runtime!();
     let flags = ["--sessions", "1", "--drain-timeout-s", "0"];
     let mut daemon = Setup::new(&["loop"]).flags(&flags).start().await;
-    let (first, second) = (long(0), long(1));
+    let held = daemon.hold();
+    let (first, second) = (short(0), short(1));
     let stopped = async {
         daemon.metric_is("graftd_requests_in_flight", 2.0).await;
         daemon.signal(Signal::TERM);
@@ -67,19 +68,21 @@ async fn what_takes_longer_than_the_time_to_drain_is_told_so() {
         tokio::join!(first.of(&daemon, Form::Binary), second.of(&daemon, Form::GrpcRaw), stopped);
     let unavailable = u32::try_from(i32::from(tonic::Code::Unavailable)).expect("a code");
     for (refused, code) in [(first, 503), (second, unavailable)] {
-        let refused = refused.expect_err("it takes seconds");
+        let refused = refused.expect_err("it cannot end");
         assert_eq!(refused.code, code, "{refused:?}");
         assert!(refused.message.contains("the daemon stopped"), "{refused:?}");
     }
     assert!(daemon.ended().await.success());
+    drop(held);
 }
 
 #[tokio::test]
 async fn told_twice_it_stops_at_once() {
     needs_runtime!();
     let mut daemon = Setup::new(&["loop"]).flags(&["--sessions", "1"]).start().await;
+    let held = daemon.hold();
     let mut raw = Raw::open(&daemon).await;
-    let (body, _) = long(9).body(Form::Json);
+    let (body, _) = short(9).body(Form::Json);
     raw.send(super::raw::post("/v2/models/loop/infer", body, "")).await;
     daemon.metric_is("graftd_requests_in_flight", 1.0).await;
     daemon.signal(Signal::TERM);
@@ -88,6 +91,7 @@ async fn told_twice_it_stops_at_once() {
     daemon.logged("told twice", 0).await;
     assert!(daemon.ended().await.success());
     assert!(!daemon.setup.socket().exists());
+    drop(held);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ mod generation;
 mod health;
 mod requests;
 mod storm;
+mod versions;
 mod watch;
 
 use crate::daemon::{Daemon, sent};
@@ -11,8 +12,8 @@ use graftd::error::InferError;
 use graftd::id::Tenant;
 use graftd::repository::{IndexEntry, Overrides};
 use graftd::request::{InferRequest, Input};
-use graftd::server::rights::Peer;
-use graftd::server::service::Context;
+use graftd::server::rights::{Listener, Peer};
+use graftd::server::service::{Codec, Context};
 use graftd::tensor::{DataType, Shape, Tensor};
 
 /// What a model that adds a number adds; its input differs from request to request, so that every one runs.
@@ -22,8 +23,9 @@ async fn asked(daemon: &Daemon, model: &str, value: f32) -> Result<f32, InferErr
     let input = Tensor { name: "x".into(), datatype: DataType::Fp32, shape, data };
     let inputs = vec![Input::Sent(input)];
     let request = InferRequest { model: model.into(), inputs, ..InferRequest::default() };
-    let peer = Peer { tenant: Tenant(0), uid: Some(0), admin: true };
-    let answer = daemon.service.infer(request, Context { peer, timeout: None }).await?;
+    let peer = Peer { tenant: Tenant(0), listener: Listener::Unix, uid: Some(0), admin: true };
+    let answer =
+        daemon.service.infer(request, Context { peer, codec: Codec::Rest, timeout: None }).await?;
     let bytes = sent(&answer.outputs[0]).contiguous();
     Ok(f32::from_le_bytes(bytes[..4].try_into().unwrap()) - value)
 }

@@ -19,6 +19,7 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
 /// How a question travels.
@@ -276,10 +277,19 @@ pub(crate) struct Http2 {
 impl Http2 {
     /// Connects with prior knowledge.
     pub(crate) async fn connect(socket: &Path) -> Self {
-        let stream = UnixStream::connect(socket).await.expect("the daemon listens");
-        let io = TokioIo::new(stream);
-        let (sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.expect("HTTP/2");
+        Self::over(UnixStream::connect(socket).await.expect("the daemon listens")).await
+    }
+
+    async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+        Self::spoken(hyper::client::conn::http2::Builder::new(TokioExecutor::new()), stream).await
+    }
+
+    /// Speaks to whoever is at the other end, by these settings.
+    pub(crate) async fn spoken(
+        builder: hyper::client::conn::http2::Builder<TokioExecutor>,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> Self {
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.expect("HTTP/2");
         tokio::spawn(connection);
         Self { sender }
     }
@@ -301,7 +311,18 @@ impl tower_service::Service<Request<tonic::body::Body>> for Http2 {
 
 /// The generated gRPC client on a connection of its own.
 pub(crate) async fn grpc(socket: &Path) -> GrpcInferenceServiceClient<Http2> {
-    let connection = Http2::connect(socket).await;
+    grpc_over(Http2::connect(socket).await)
+}
+
+/// The generated gRPC client on a stream that is there.
+pub(crate) async fn grpc_on(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) -> GrpcInferenceServiceClient<Http2> {
+    grpc_over(Http2::over(stream).await)
+}
+
+/// The generated gRPC client on an HTTP/2 connection that is there.
+pub(crate) fn grpc_over(connection: Http2) -> GrpcInferenceServiceClient<Http2> {
     let origin = http::Uri::from_static("http://localhost");
     GrpcInferenceServiceClient::with_origin(connection, origin)
         .max_decoding_message_size(usize::MAX)

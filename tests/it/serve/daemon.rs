@@ -3,8 +3,10 @@
 //! Nothing here waits for a time: a start ends with the announced line, everything else with a line of
 //! the log, an answer or an exit.
 
+use crate::daemon::process::{self, Process};
 use graftd::cli::client::Client;
 use graftd::engine::runtime::PINNED_VERSION;
+use rustix::process::Signal;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -132,6 +134,8 @@ impl Setup {
             child.env_remove(variable);
         }
         child.env_remove("ORT_DYLIB_PATH").env("RUST_LOG", "info");
+        // No test here is about runs that hang, and on a busy machine a run may take any time.
+        child.env("GRAFTD_WATCHDOG_MS", "3600000");
         child.arg("serve").arg("--models").arg(self.models()).arg("--socket").arg(self.socket());
         child.arg("--work-dir").arg(self.beside("work")).args(&self.flags);
         child.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -188,10 +192,23 @@ impl Daemon {
     }
 
     /// Sends a signal.
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let id = self.child.id().expect("the daemon runs");
         let id = rustix::process::Pid::from_raw(i32::try_from(id).expect("small")).expect("not 0");
         rustix::process::kill_process(id, signal).expect("it is our child");
+    }
+
+    /// Its worker processes.
+    pub(crate) fn workers(&self) -> Vec<Process> {
+        let id = self.child.id().expect("the daemon runs");
+        process::children(i32::try_from(id).expect("small"))
+    }
+
+    /// Makes all workers stand still, so that what runs takes as long as a test wants.
+    pub(crate) fn hold(&self) -> Held {
+        let workers = self.workers();
+        workers.iter().for_each(|worker| worker.signal(Signal::STOP));
+        Held(workers)
     }
 
     /// Looks at the models again and waits until that is over.
@@ -200,7 +217,7 @@ impl Daemon {
         // The line of the start may come after the announcement: the log is written behind it.
         self.logged(OVER, 0).await;
         let seen = self.lines().len();
-        self.signal(rustix::process::Signal::HUP);
+        self.signal(Signal::HUP);
         self.logged(OVER, seen).await;
     }
 
@@ -247,6 +264,15 @@ impl Daemon {
             }
         };
         soon(&format!("{name} to be {value}"), reached).await;
+    }
+}
+
+/// Workers that stand still until this is dropped.
+pub(crate) struct Held(Vec<Process>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|worker| worker.signal(Signal::CONT));
     }
 }
 

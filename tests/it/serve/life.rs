@@ -2,7 +2,7 @@
 
 use super::ask::{Ask, Form, Http2, fp32, read_rest};
 use super::daemon::{PROGRAM, Setup, fixtures, needs_runtime, soon};
-use super::refusals::long;
+use super::refusals::short;
 use bytes::Bytes;
 use graftd::cli::client::{Answer, Client, HEADER_LENGTH};
 use http_body_util::{BodyExt, Full};
@@ -94,13 +94,15 @@ async fn every_phase_has_a_histogram() {
 async fn told_to_stop_it_answers_what_it_accepted() {
     needs_runtime!();
     let mut daemon = Setup::new(&["loop"]).flags(&["--sessions", "1"]).start().await;
-    let (first, second) = (long(0), long(1));
+    let held = daemon.hold();
+    let (first, second) = (short(0), short(1));
     // A connection that nobody uses must not hold it up.
     let idle = daemon.client().await;
     let stopped = async {
         daemon.metric_is("graftd_requests_in_flight", 2.0).await;
         daemon.signal(Signal::TERM);
         daemon.logged("finishing what was accepted", 0).await;
+        drop(held);
     };
     let (first, second, ()) =
         tokio::join!(first.of(&daemon, Form::Binary), second.of(&daemon, Form::GrpcRaw), stopped);

@@ -93,7 +93,15 @@ async fn errors_name_the_tensor_what_was_expected_and_what_came() {
 
 /// A run of about two seconds that no other equals.
 pub(crate) fn long(number: u16) -> Ask {
-    let trips = 1_000_000 + i64::from(number);
+    trips(1_000_000 + i64::from(number))
+}
+
+/// A run of almost no time that no other equals, for workers that are held.
+pub(crate) fn short(number: u16) -> Ask {
+    trips(i64::from(number))
+}
+
+fn trips(trips: i64) -> Ask {
     Ask::new("loop", vec![tensor("trips", DataType::Int64, &[], trips.to_le_bytes().to_vec())])
 }
 
@@ -135,16 +143,18 @@ async fn one_request_too_many_is_told_so_at_once() {
     needs_runtime!();
     let flags = ["--requests-max", "1", "--sessions", "1"];
     let daemon = Setup::new(&["loop"]).flags(&flags).start().await;
-    let running = long(0);
+    let held = daemon.hold();
+    let running = short(0);
     let running = running.of(&daemon, Form::Json);
     let more = async {
         daemon.metric_is("graftd_requests_in_flight", 1.0).await;
         for form in FORMS {
-            let refused = refused(&daemon, &long(1), form).await;
+            let refused = refused(&daemon, &short(1), form).await;
             assert_eq!(refused.code, code(form, 503, tonic::Code::Unavailable), "{refused:?}");
             assert!(refused.message.contains("--requests-max"), "{refused:?}");
             assert!(refused.retry_after.is_some(), "{refused:?}");
         }
+        drop(held);
     };
     let (answer, ()) = tokio::join!(running, more);
     answer.expect("the first is not touched");
@@ -156,12 +166,13 @@ async fn one_request_too_many_is_told_so_at_once() {
 async fn who_hangs_up_takes_queued_work_along() {
     needs_runtime!();
     let daemon = Setup::new(&["loop"]).flags(&["--sessions", "1"]).start().await;
+    let held = daemon.hold();
     // One runs, one is in the session's hands already, the others wait in the queue.
-    let first = long(0);
+    let first = short(0);
     let mut running = Box::pin(first.of(&daemon, Form::Binary));
     let hung_up = async {
         daemon.metric_is("graftd_requests_in_flight", 1.0).await;
-        let asks: Vec<Ask> = (1..6).map(long).collect();
+        let asks: Vec<Ask> = (1..6).map(short).collect();
         let forms = [Form::Json, Form::GrpcRaw, Form::Binary, Form::GrpcContents, Form::Json];
         let mut others: Vec<_> =
             asks.iter().zip(forms).map(|(ask, form)| Box::pin(ask.of(&daemon, form))).collect();
@@ -181,8 +192,9 @@ async fn who_hangs_up_takes_queued_work_along() {
     };
     tokio::select! {
         () = hung_up => {}
-        _ = running.as_mut() => panic!("the first ended too soon"),
+        _ = running.as_mut() => panic!("the first cannot have ended"),
     }
+    drop(held);
     running.await.expect("the first is not touched");
     daemon.metric_is("graftd_flights", 0.0).await;
     daemon.metric_is("graftd_batches_in_hand", 0.0).await;
