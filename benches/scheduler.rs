@@ -150,6 +150,7 @@ impl World {
             deadline: deadline.map(|after| now.after(after)),
             priority: Priority::DEFAULT,
             sharing: Sharing { lookup: false, store: false, ..Sharing::ALL },
+            path: None,
         }));
     }
 

@@ -1,11 +1,12 @@
 //! What goes into the driver and what comes out of it.
 
-use super::Route;
 use crate::id::{ClassKey, RowKey, SessionId, StageId};
 use crate::metrics::Phases;
 use crate::model::ModelSpec;
+use crate::model::way::Way;
 use crate::rows::{Inputs, RowValue};
-use crate::sched::event::{Outcome, Priority, Sharing};
+use crate::sched::event::{Outcome, Path, Priority, Sharing};
+use crate::sched::reuse::Route;
 use crate::time::MonoTime;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,10 @@ pub struct Call {
     pub priority: Priority,
     /// How long its answer is worth waiting for.
     pub timeout: Option<Duration>,
+    /// The way through shared bases that its rows may take.
+    pub way: Option<Arc<Way>>,
+    /// The same with the rows as the bases see them.
+    pub path: Option<Path>,
 }
 
 /// What a call gets.
@@ -38,7 +43,7 @@ pub struct Reply {
     pub outcome: Outcome,
     /// Its rows, if it is complete.
     pub rows: Vec<RowValue>,
-    /// How each row was answered.
+    /// How each row was answered; empty where all were alike, as the tally has it.
     pub routes: Vec<Route>,
     /// When it was submitted.
     pub submitted: MonoTime,

@@ -1,28 +1,22 @@
 //! What the scheduler's numbers stand for: inputs, rows that came, kept rows, lanes, and who waits.
 
+use super::leg::{Leg, Part, as_inputs};
 use super::{Outgoing, Reply};
 use crate::engine::{BatchPlan, Lane};
-use crate::id::{BatchId, RequestId, SessionId};
+use crate::id::{BatchId, RequestId, SessionId, StageId};
 use crate::metrics::{ModelMetrics, Phases};
 use crate::model::ModelSpec;
+use crate::model::way::Way;
 use crate::rows::{Block, Inputs, RowValue};
-use crate::sched::event::{Action, Outcome, RowRef, SettledRow, Slot};
+use crate::sched::event::{Action, Outcome, RowRef, SettledRow, Slot, Store};
+use crate::sched::flight::FlightId;
+use crate::sched::reuse::Route;
 use crate::time::MonoTime;
 use rustc_hash::FxHashMap as HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
-
-/// How one row was answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Route {
-    /// By running it, or by joining a run.
-    #[default]
-    Run,
-    /// From the row store.
-    Hit,
-}
 
 /// How far a request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +36,12 @@ pub(super) struct Entry {
     pub whole: bool,
     pub submitted: MonoTime,
     pub rows: Vec<Option<RowValue>>,
+    /// How each row goes; empty where all go the same way.
     pub routes: Vec<Route>,
+    /// Its way through shared bases, if it has one.
+    pub way: Option<Arc<Way>>,
+    /// The inputs as the lowest base takes them, once a batch of it was put together.
+    pub projected: Option<Arc<Inputs>>,
     /// Whether it waits for its first row to run.
     pub stand: Stand,
     /// When its last outputs came, and what gathering and running them took.
@@ -78,7 +77,12 @@ impl InHand {
 #[derive(Default)]
 pub(super) struct Ledger {
     requests: HashMap<RequestId, Entry>,
-    kept: Vec<Option<RowValue>>,
+    answers: Vec<Option<RowValue>>,
+    bases: Vec<Option<RowValue>>,
+    /// Base outputs that flights are going to take.
+    parts: HashMap<FlightId, Part>,
+    /// How batches of bases and heads are put together.
+    legs: HashMap<StageId, Arc<Leg>>,
     in_hand: HashMap<BatchId, Arc<InHand>>,
     pub lanes: HashMap<SessionId, Arc<dyn Lane>>,
 }
@@ -111,9 +115,14 @@ impl Ledger {
         receiver
     }
 
-    /// How many requests and batches are on file.
-    pub(super) fn on_file(&self) -> (usize, usize) {
-        (self.requests.len(), self.in_hand.len())
+    /// How many requests, batches and base outputs on loan are on file.
+    pub(super) fn on_file(&self) -> [usize; 3] {
+        [self.requests.len(), self.in_hand.len(), self.parts.len()]
+    }
+
+    /// Says how batches of a base or a head are put together.
+    pub(super) fn add_leg(&mut self, stage: StageId, leg: Leg) {
+        self.legs.insert(stage, Arc::new(leg));
     }
 
     /// Strikes a batch that ended.
@@ -136,8 +145,12 @@ impl Ledger {
         out: &mut Outgoing,
     ) {
         match action {
-            Action::Run { session, batch, rows, reason } => {
-                if let Some((lane, plan, counts)) = self.plan(session, &rows) {
+            Action::Run { session, stage, batch, rows, bases, reason } => {
+                let planned = match self.legs.get(&stage).cloned() {
+                    Some(leg) => self.plan_leg((session, stage), &leg, &rows, &bases),
+                    None => self.plan(session, &rows),
+                };
+                if let Some((lane, plan, counts)) = planned {
                     let in_hand = InHand { counts, session, gather_ns: AtomicU64::new(0) };
                     let in_hand = Arc::new(in_hand);
                     self.in_hand.insert(batch, in_hand.clone());
@@ -146,8 +159,8 @@ impl Ledger {
                 }
             }
             Action::Hit { row, slot } => {
-                let kept = self.kept.get(slot.0 as usize).cloned().flatten();
-                self.deliver(row, kept, Route::Hit, |_| None);
+                let kept = self.kept(slot);
+                self.deliver(row, kept, |_| None);
             }
             Action::Settle { batch, rows } => {
                 let ended = ended.filter(|ended| ended.batch == batch);
@@ -156,6 +169,19 @@ impl Ledger {
                     let gather = gather.unwrap_or_default();
                     let phases = |submitted| Phases::new(submitted, gather, *run, now);
                     self.settle(rows, block, phases);
+                }
+            }
+            Action::Reuse { flight, slot } => {
+                if let Some(kept) = self.kept(slot) {
+                    self.parts.insert(flight, Part::new(&kept));
+                }
+            }
+            Action::Spend { flight } => {
+                self.parts.remove(&flight);
+            }
+            Action::Routes { request, routes } => {
+                if let Some(entry) = self.requests.get_mut(&request) {
+                    entry.routes = routes;
                 }
             }
             Action::Evict { slot } => self.keep(slot, None),
@@ -170,7 +196,10 @@ impl Ledger {
                 self.lanes.remove(&session);
                 out.orders.push(super::Order::Retire { session });
             }
-            Action::Forget { stage } => out.orders.push(super::Order::Forget { stage }),
+            Action::Forget { stage } => {
+                self.legs.remove(&stage);
+                out.orders.push(super::Order::Forget { stage });
+            }
             Action::Terminate { session, batch } => {
                 if let Some(lane) = self.lanes.get(&session) {
                     lane.terminate(batch);
@@ -201,6 +230,30 @@ impl Ledger {
         Some((lane, Arc::new(plan), spec.counts.clone()))
     }
 
+    /// A batch of a base or a head.
+    fn plan_leg(
+        &mut self,
+        (session, stage): (SessionId, StageId),
+        leg: &Leg,
+        rows: &[RowRef],
+        bases: &[FlightId],
+    ) -> Option<Planned> {
+        let lane = self.lanes.get(&session)?.clone();
+        let output_axes = leg.output_axes.clone();
+        let mut plan = BatchPlan { runs: Vec::new(), output_axes, whole: false };
+        for (place, row) in rows.iter().enumerate() {
+            let part = bases.get(place).and_then(|flight| self.parts.get(flight));
+            let entry = self.requests.get_mut(&row.request)?;
+            let Entry { inputs, projected, way, .. } = entry;
+            let bases = way.iter().flat_map(|way| &way.bases);
+            let reads = bases.into_iter().find(|base| base.stage == stage).map(|base| &*base.reads);
+            let row = (&*inputs, row.row as usize);
+            let (inputs, number) = leg.row(row, reads, part, projected)?;
+            plan.push(inputs, number);
+        }
+        Some((lane, Arc::new(plan), leg.counts.clone()))
+    }
+
     fn started(&mut self, id: RequestId) {
         if let Some(entry) = self.requests.get_mut(&id) {
             entry.start();
@@ -213,10 +266,15 @@ impl Ledger {
         block: &Arc<Block>,
         phases: impl Fn(MonoTime) -> Phases,
     ) {
+        let mut below = None;
         for (index, row) in rows.into_iter().enumerate() {
             let value = RowValue { block: block.clone(), index };
             for waiter in row.waiters {
-                self.deliver(waiter, Some(value.clone()), Route::Run, |at| Some(phases(at)));
+                self.deliver(waiter, Some(value.clone()), |at| Some(phases(at)));
+            }
+            for flight in row.above {
+                let below = below.get_or_insert_with(|| as_inputs(block)).clone();
+                self.parts.insert(flight, Part { below, row: index });
             }
             if let Some(slot) = row.keep {
                 self.keep(slot, Some(value.detached()));
@@ -228,27 +286,34 @@ impl Ledger {
         &mut self,
         row: RowRef,
         value: Option<RowValue>,
-        route: Route,
         phases: impl Fn(MonoTime) -> Option<Phases>,
     ) {
         if let Some(entry) = self.requests.get_mut(&row.request) {
             entry.landed = phases(entry.submitted).or(entry.landed);
-            let place = row.row as usize;
-            if let (Some(room), Some(how)) =
-                (entry.rows.get_mut(place), entry.routes.get_mut(place))
-            {
+            if let Some(room) = entry.rows.get_mut(row.row as usize) {
                 *room = value;
-                *how = route;
             }
         }
     }
 
-    fn keep(&mut self, slot: Slot, value: Option<RowValue>) {
-        let place = slot.0 as usize;
-        if self.kept.len() <= place {
-            self.kept.resize(place + 1, None);
+    fn store(&mut self, store: Store) -> &mut Vec<Option<RowValue>> {
+        match store {
+            Store::Answers => &mut self.answers,
+            Store::Bases => &mut self.bases,
         }
-        self.kept[place] = value;
+    }
+
+    fn kept(&mut self, slot: Slot) -> Option<RowValue> {
+        self.store(slot.store).get(slot.number as usize).cloned().flatten()
+    }
+
+    fn keep(&mut self, slot: Slot, value: Option<RowValue>) {
+        let place = slot.number as usize;
+        let kept = self.store(slot.store);
+        if kept.len() <= place {
+            kept.resize(place + 1, None);
+        }
+        kept[place] = value;
     }
 
     fn reply(&mut self, id: RequestId, outcome: Outcome, out: &mut Outgoing) {

@@ -7,18 +7,18 @@
 
 mod call;
 mod ledger;
+pub mod leg;
 pub mod load;
 pub mod pool;
 
 pub use call::{Call, Order, Reply};
-pub use ledger::Route;
 
 use crate::clock::Clock;
 use crate::engine::{BatchPlan, Begun, Completion, CompletionSink, EngineError, Lane};
 use crate::id::{BatchId, RequestId, SessionId, StageId};
 use crate::metrics::{End, Metrics, ModelMetrics};
 use crate::reactor::Alarm;
-use crate::sched::config::Config;
+use crate::sched::config::{Config, StageConfig};
 use crate::sched::event::{Event, Failure, Job, Outcome, RunReason};
 use crate::sched::{Load, Scheduler};
 use crate::time::{MonoTime, nanos};
@@ -115,7 +115,9 @@ impl Driver {
             stand: Stand::New,
             landed: None,
             rows: vec![None; rows],
-            routes: vec![Route::Run; rows],
+            routes: Vec::new(),
+            way: call.way,
+            projected: None,
             reply: None,
         };
         let job = Job {
@@ -127,6 +129,7 @@ impl Driver {
             deadline: call.timeout.map(|timeout| now.after(timeout)),
             priority: call.priority,
             sharing: call.sharing,
+            path: call.path,
         };
         // Hits and refusals have their reply at once: no channel is made and nobody sleeps for them.
         let receiver = match self.submit(id, entry, job) {
@@ -190,6 +193,12 @@ impl Driver {
         }
     }
 
+    /// Lets a base or a head be submitted to, now that it is known how its batches are put together.
+    pub fn add_leg(&self, stage: StageId, leg: leg::Leg, config: StageConfig) {
+        self.core.lock().ledger.add_leg(stage, leg);
+        self.event(Event::StageUp { stage, config });
+    }
+
     fn session_gone(&self, session: SessionId) {
         self.core.lock().ledger.session_gone(session);
         self.event(Event::SessionDown { session });
@@ -221,9 +230,12 @@ impl Driver {
     pub fn verify(&self) -> Result<(), String> {
         let core = self.core.lock();
         core.sched.verify()?;
-        let (requests, batches) = core.ledger.on_file();
-        if core.sched.is_idle() && requests + batches > 0 {
-            return Err(format!("idle, but {requests} requests and {batches} batches are on file"));
+        let on_file = core.ledger.on_file();
+        if core.sched.is_idle() && on_file != [0; 3] {
+            let [requests, batches, parts] = on_file;
+            return Err(format!(
+                "idle, but {requests} requests, {batches} batches and {parts} base outputs are on file"
+            ));
         }
         Ok(())
     }

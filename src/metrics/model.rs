@@ -356,12 +356,12 @@ mod tests {
         let ran = Answered {
             took: 120 * US,
             at: at(2000),
-            tally: Tally { hit: 1, join: 0, run: 4 },
+            tally: Tally { hit: 1, whole: 4, ..Tally::default() },
             inferences: 4,
             phases: Some(Phases::new(at(1890), 3 * US, 50 * US, at(1990))),
             lookup: Some(5 * US),
         };
-        let tally = Tally { hit: 2, join: 0, run: 0 };
+        let tally = Tally { hit: 2, ..Tally::default() };
         let hit = Answered { tally, phases: None, inferences: 0, took: 7 * US, ..ran };
         model.answered(&ran);
         model.answered(&hit);

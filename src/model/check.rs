@@ -6,9 +6,10 @@ use crate::error::{ErrorKind, InferError};
 use crate::graph::Dim;
 use crate::id::{ClassKey, RowKey, Tenant};
 use crate::model::padding::Cut;
+use crate::model::way::{BaseUse, Way};
 use crate::request::{InferRequest, Parameter, Parameters, RequestedOutput};
 use crate::rows::{InputTensor, Inputs};
-use crate::sched::event::{Priority, Sharing};
+use crate::sched::event::{Leg, Path, Priority, Sharing};
 use crate::tensor::{DataType, Tensor, bytes_element_ends};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -29,6 +30,10 @@ pub struct Checked {
     pub options: Options,
     /// It runs as it came, not cut into rows.
     pub whole: bool,
+    /// The way through shared bases that its rows may take.
+    pub way: Option<Arc<Way>>,
+    /// The same with the rows as the bases see them.
+    pub path: Option<Path>,
     /// Outputs that are cut back, as the inputs were padded.
     pub cuts: Vec<Cut>,
 }
@@ -93,7 +98,24 @@ pub fn check(
         None => (Arc::new(inputs), Some(class), Vec::new()),
     };
     let class = class.unwrap_or_else(|| digest::class(&inputs));
-    Ok(Checked { inputs, keys, class, outputs, options, whole, cuts })
+    let way = spec.way.get().filter(|_| !whole && spec.padding.is_none());
+    let path = way.as_ref().map(|way| path(way, tenant, &inputs));
+    Ok(Checked { inputs, keys, class, outputs, options, whole, way, path, cuts })
+}
+
+/// The rows as the bases on their way see them.
+///
+/// # Cost
+/// Hashes the bytes that the bases read once more for each of them.
+fn path(way: &Way, tenant: Tenant, inputs: &Inputs) -> Path {
+    let leg = |base: &BaseUse| {
+        let read = |&number: &usize| inputs.tensors.get(number).cloned();
+        let tensors = base.reads.iter().filter_map(read).collect();
+        let (rows, class) =
+            digest::keys(&base.digest, tenant, &Inputs { tensors, rows: inputs.rows });
+        Leg { stage: base.stage, class, rows }
+    };
+    Path { bases: way.bases.iter().map(leg).collect(), head: way.head, policy: way.policy }
 }
 
 /// Checks a request's rows against what may wait or run, before anything is kept for each of them.

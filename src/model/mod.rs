@@ -10,6 +10,7 @@ pub mod scan;
 pub mod settings;
 mod spec;
 pub mod stash;
+pub mod way;
 
 pub use spec::{Face, ModelSpec, Rows, TensorSpec};
 

@@ -7,6 +7,7 @@ use crate::metrics::ModelMetrics;
 use crate::model::config::{PLATFORM, Queue, Wire};
 use crate::model::padding::Padding;
 use crate::model::settings::Settings;
+use crate::model::way::WayCell;
 use crate::proto::ModelConfig;
 use crate::request::{ModelMetadata, TensorMetadata};
 use crate::tensor::DataType;
@@ -109,6 +110,8 @@ pub struct ModelSpec {
     pub counts: Arc<ModelMetrics>,
     /// What was found at load, to be shown.
     pub findings: BTreeMap<String, String>,
+    /// Its way through shared bases, while there is one.
+    pub way: WayCell,
 }
 
 impl TensorSpec {

@@ -64,6 +64,27 @@ impl InputTensor {
         self.row_ends.iter().zip(starts).map(|(end, start)| end - start).max().unwrap_or(0)
     }
 
+    /// One row as a tensor of its own; none where there is no such row.
+    ///
+    /// # Cost
+    /// No copy where the batch axis is the first.
+    #[must_use]
+    pub fn row(&self, row: usize) -> Option<Self> {
+        if self.axis.is_none() {
+            return Some(self.clone());
+        }
+        let (outer, step, start, length) = self.extent(row, 1);
+        let data = if outer == 1 {
+            (start + length <= self.data.len()).then(|| self.data.slice(start..start + length))?
+        } else {
+            let piece = |o: usize| self.data.get(o * step + start..o * step + start + length);
+            (0..outer).map(piece).collect::<Option<Vec<_>>>()?.concat().into()
+        };
+        let row_ends = if self.row_ends.is_empty() { Vec::new() } else { vec![length] };
+        let (datatype, axis) = (self.datatype, self.axis);
+        Some(Self { datatype, shape: self.batch_shape(1), axis, data, row_ends })
+    }
+
     /// The size of the batch axis; 1 without one.
     #[must_use]
     pub fn rows(&self) -> usize {

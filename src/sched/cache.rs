@@ -8,7 +8,7 @@
 //! SIEVE (NSDI'24) for eviction, the TinyLFU sketch with halving (ACM TOS'17) for admission.
 
 use crate::id::RowKey;
-use crate::sched::event::Slot;
+use crate::sched::event::{Slot, Store};
 use std::collections::BTreeMap;
 
 /// What an entry costs beside its bytes: index, links, allocation headers.
@@ -31,6 +31,7 @@ struct Entry {
 /// The index of kept rows.
 #[derive(Debug)]
 pub struct RowIndex {
+    store: Store,
     budget: u64,
     bytes: u64,
     slots: BTreeMap<RowKey, u32>,
@@ -45,8 +46,9 @@ pub struct RowIndex {
 impl RowIndex {
     /// An index that keeps at most `budget` bytes, bookkeeping included.
     #[must_use]
-    pub fn new(budget: u64) -> Self {
+    pub fn new(store: Store, budget: u64) -> Self {
         Self {
+            store,
             budget,
             bytes: 0,
             slots: BTreeMap::new(),
@@ -67,7 +69,13 @@ impl RowIndex {
         self.sketch.count(key);
         let &slot = self.slots.get(key)?;
         self.entries[slot as usize].asked = true;
-        Some(Slot(slot))
+        Some(self.slot(slot))
+    }
+
+    /// Where a row is kept, without counting that somebody looked.
+    #[must_use]
+    pub fn peek(&self, key: &RowKey) -> Option<Slot> {
+        self.slots.get(key).map(|&slot| self.slot(slot))
     }
 
     /// Keeps a row if it is worth it; the slots that had to be emptied for it come with the answer.
@@ -81,7 +89,17 @@ impl RowIndex {
             self.remove(victim);
         }
         let slot = self.insert(key, bytes);
-        Some((Slot(slot), victims.into_iter().map(Slot).collect()))
+        Some((self.slot(slot), victims.into_iter().map(|victim| self.slot(victim)).collect()))
+    }
+
+    /// How often a row was asked for lately, kept or not; 15 stands for more.
+    #[must_use]
+    pub fn frequency(&self, key: &RowKey) -> u32 {
+        if self.budget == 0 { 0 } else { self.sketch.estimate(key) }
+    }
+
+    fn slot(&self, number: u32) -> Slot {
+        Slot { store: self.store, number }
     }
 
     /// Bytes kept, bookkeeping included.
@@ -254,7 +272,7 @@ mod tests {
 
     #[test]
     fn never_above_budget_and_slots_are_given_back() {
-        let mut index = RowIndex::new(64 << 10);
+        let mut index = RowIndex::new(Store::Answers, 64 << 10);
         let mut kept = std::collections::BTreeSet::new();
         for n in 0..10_000 {
             index.ask(&key(n));
@@ -271,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_row_asked_for_often_survives_a_scan() {
-        let mut index = RowIndex::new(64 << 10);
+        let mut index = RowIndex::new(Store::Answers, 64 << 10);
         for _ in 0..8 {
             index.ask(&key(0));
         }
@@ -285,9 +303,9 @@ mod tests {
 
     #[test]
     fn an_oversized_row_or_an_empty_budget_keeps_nothing() {
-        let mut index = RowIndex::new(64 << 10);
+        let mut index = RowIndex::new(Store::Answers, 64 << 10);
         assert_eq!(index.admit(key(1), 9 << 10), None);
-        let mut none = RowIndex::new(0);
+        let mut none = RowIndex::new(Store::Answers, 0);
         assert_eq!(none.ask(&key(1)), None);
         assert_eq!(none.admit(key(1), 8), None);
     }

@@ -1,6 +1,7 @@
 //! The scheduler's limits, with their units.
 
 use crate::id::DeviceId;
+use crate::sched::event::Store;
 use std::time::Duration;
 
 /// Limits of the scheduler as a whole.
@@ -18,6 +19,8 @@ pub struct Config {
     pub flight_waiters_max: usize,
     /// Bytes of kept rows, bookkeeping included; 0 keeps nothing.
     pub cache_bytes: u64,
+    /// Bytes of kept base outputs, bookkeeping included; 0 keeps nothing.
+    pub base_cache_bytes: u64,
     /// How much later a row of one priority level less counts as arrived.
     pub priority_step: Duration,
     /// The shortest time after which a run counts as hung.
@@ -41,6 +44,7 @@ impl Default for Config {
             bytes_max: 1 << 30,
             flight_waiters_max: 65_536,
             cache_bytes: 256 << 20,
+            base_cache_bytes: 256 << 20,
             priority_step: Duration::from_millis(100),
             watchdog_floor: Duration::from_secs(10),
             watchdog_grace: Duration::from_millis(500),
@@ -70,6 +74,10 @@ pub struct StageConfig {
     pub join: bool,
     /// Output rows may be kept.
     pub store: bool,
+    /// In which store they are kept.
+    pub kept_in: Store,
+    /// Bytes of one output row as they were found at load.
+    pub output_bytes: u64,
 }
 
 impl Default for StageConfig {
@@ -83,6 +91,8 @@ impl Default for StageConfig {
             queue_delay: Duration::ZERO,
             join: true,
             store: true,
+            kept_in: Store::Answers,
+            output_bytes: 0,
         }
     }
 }

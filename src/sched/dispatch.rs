@@ -162,15 +162,17 @@ impl Scheduler {
             self.devices.take(session.device, session.slots);
         }
         let mut rows = Vec::with_capacity(flights.len());
-        for &flight in &flights {
-            if let Some(flight) = self.flights.get_mut(flight) {
+        let mut bases = Vec::new();
+        for &id in &flights {
+            if let Some(flight) = self.flights.get_mut(id) {
                 flight.state = State::InBatch(batch);
                 rows.push(flight.source);
+                bases.extend(flight.takes_base.then_some(id));
             }
         }
         let state = Batch { session: id, stage, flights, apart, terminated: false, watch: None };
         self.batches.insert(batch, state);
-        self.actions.push_back(Action::Run { session: id, batch, rows, reason });
+        self.actions.push_back(Action::Run { session: id, stage, batch, rows, bases, reason });
         if starts {
             self.watch(batch);
         }

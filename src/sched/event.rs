@@ -4,6 +4,8 @@
 
 use crate::id::{BatchId, ClassKey, RequestId, RowKey, SessionId, StageId};
 use crate::sched::config::StageConfig;
+use crate::sched::flight::FlightId;
+use crate::sched::reuse::{Policy, Route};
 use crate::time::MonoTime;
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -71,6 +73,38 @@ pub struct Job {
     pub priority: Priority,
     /// What may be shared.
     pub sharing: Sharing,
+    /// The way through shared bases that its rows may take instead.
+    pub path: Option<Path>,
+}
+
+/// A base on the way of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leg {
+    /// The stage that runs it.
+    pub stage: StageId,
+    /// What its rows must have in common with others to run together there.
+    pub class: ClassKey,
+    /// The job's rows as the base sees them, in the job's order.
+    pub rows: Vec<RowKey>,
+}
+
+/// A way of rows through stages that each take what the one before gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// The bases, the lowest first; at least one.
+    pub bases: Vec<Leg>,
+    /// The stage that turns the last base's output into the answer.
+    pub head: StageId,
+    /// Whether the way is taken at all.
+    pub policy: Policy,
+}
+
+impl Job {
+    /// The keys of its rows, on every way they may take.
+    pub fn keys(&self) -> impl Iterator<Item = &RowKey> {
+        let bases = self.path.iter().flat_map(|path| &path.bases);
+        self.rows.iter().chain(bases.flat_map(|leg| &leg.rows))
+    }
 }
 
 /// What a session is for.
@@ -171,18 +205,35 @@ pub struct RowRef {
     pub row: u32,
 }
 
-/// Where a kept row lives in the row store.
+/// Which rows a store keeps: answers and base outputs have separate budgets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Store {
+    /// Rows of answers.
+    #[default]
+    Answers,
+    /// Rows of base outputs.
+    Bases,
+}
+
+/// Where a kept row lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Slot(pub u32);
+pub struct Slot {
+    /// In which store.
+    pub store: Store,
+    /// Its number there.
+    pub number: u32,
+}
 
 /// Requests' rows that are answered by one row of a batch; one of them nearly always.
 pub type Waiters = SmallVec<[RowRef; 1]>;
 
 /// What becomes of one row of a batch that is done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SettledRow {
     /// Who gets it.
     pub waiters: Waiters,
+    /// The flights that take it as their base output.
+    pub above: SmallVec<[FlightId; 1]>,
     /// Where it is kept.
     pub keep: Option<Slot>,
 }
@@ -209,8 +260,48 @@ pub struct Tally {
     pub hit: u32,
     /// Rows that joined a flight.
     pub join: u32,
+    /// Rows for which the whole model ran.
+    pub whole: u32,
+    /// Rows for which a kept base output was used.
+    pub reuse: u32,
+    /// Rows that took the output of a base that was in flight.
+    pub follow: u32,
+    /// Rows for which base and head ran.
+    pub recompute: u32,
+}
+
+impl Tally {
+    /// Counts a row.
+    pub fn count(&mut self, route: Route) {
+        *match route {
+            Route::Hit => &mut self.hit,
+            Route::Join => &mut self.join,
+            Route::Whole => &mut self.whole,
+            Route::Reuse => &mut self.reuse,
+            Route::Follow => &mut self.follow,
+            Route::Recompute => &mut self.recompute,
+        } += 1;
+    }
+
+    /// How the row with this number goes; `routes` are empty where all go alike.
+    #[must_use]
+    pub fn route(&self, routes: &[Route], row: usize) -> Route {
+        let all = [
+            (self.hit, Route::Hit),
+            (self.join, Route::Join),
+            (self.reuse, Route::Reuse),
+            (self.follow, Route::Follow),
+            (self.recompute, Route::Recompute),
+        ];
+        let only = all.into_iter().find(|&(rows, _)| rows > 0).map_or(Route::Whole, |(_, r)| r);
+        routes.get(row).copied().unwrap_or(only)
+    }
+
     /// Rows that opened a flight.
-    pub run: u32,
+    #[must_use]
+    pub fn run(&self) -> u32 {
+        self.whole + self.reuse + self.follow + self.recompute
+    }
 }
 
 /// Why a request is refused at admission.
@@ -289,10 +380,14 @@ pub enum Action {
     Run {
         /// The session.
         session: SessionId,
+        /// The stage that it runs.
+        stage: StageId,
         /// The batch's number.
         batch: BatchId,
         /// Where the input of each row is found.
         rows: Vec<RowRef>,
+        /// The flights whose base outputs the rows take, in their order; empty where they take none.
+        bases: Vec<FlightId>,
         /// Why now.
         reason: RunReason,
     },
@@ -302,6 +397,25 @@ pub enum Action {
         row: RowRef,
         /// Where its answer is kept.
         slot: Slot,
+    },
+    /// A flight takes a kept base output.
+    Reuse {
+        /// The flight.
+        flight: FlightId,
+        /// Where the output is kept.
+        slot: Slot,
+    },
+    /// A flight is over that had a base output.
+    Spend {
+        /// The flight.
+        flight: FlightId,
+    },
+    /// How the rows of an accepted request go, in its order; comes before its end.
+    Routes {
+        /// The request.
+        request: RequestId,
+        /// One for each row.
+        routes: Vec<Route>,
     },
     /// The rows of a batch go to these waiters.
     Settle {

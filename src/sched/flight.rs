@@ -3,13 +3,16 @@
 //! A flight belongs to the scheduler. The request that opened it only lends its input, so whoever
 //! leaves is taken off the list and no other waiter notices.
 //!
-//! Invariants: at most one joinable flight per row key; a flight in a queue has at least one waiter.
+//! A flight of a base is waited for by the flights above it, which take its output.
+//!
+//! Invariants: at most one joinable flight per row key; a flight in a queue is wanted by somebody.
 
 use crate::id::{BatchId, ClassKey, RowKey, StageId};
 use crate::sched::event::{RowRef, Waiters};
 use crate::sched::queue::Rank;
 use crate::time::MonoTime;
 use slotmap::SlotMap;
+use smallvec::SmallVec;
 use std::collections::BTreeMap;
 
 slotmap::new_key_type! {
@@ -20,6 +23,8 @@ slotmap::new_key_type! {
 /// Where a flight is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
+    /// Until this flight gives the base output that it takes; then it is queued at this place.
+    Awaits(FlightId, Rank),
     /// In its stage's queue, at this place.
     Queued(Rank),
     /// In a batch that a session has in hand.
@@ -45,6 +50,10 @@ pub struct Flight {
     pub source: RowRef,
     /// The request rows that it answers.
     pub waiters: Waiters,
+    /// The flights that take its output.
+    pub above: SmallVec<[FlightId; 1]>,
+    /// It takes a base output, and has it unless it still awaits it.
+    pub takes_base: bool,
     /// When it was opened.
     pub arrival: MonoTime,
     /// Its place among those that came at the same time.
@@ -53,6 +62,14 @@ pub struct Flight {
     pub bytes: u64,
     /// Where it is.
     pub state: State,
+}
+
+impl Flight {
+    /// Whether a request's row or another flight waits for it.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        !(self.waiters.is_empty() && self.above.is_empty())
+    }
 }
 
 /// All flights, and those that can be joined by content.
@@ -85,7 +102,7 @@ impl FlightTable {
         let Some(flight) = self.flights.get_mut(id) else { return false };
         let before = flight.waiters.len();
         flight.waiters.retain(|waiter| waiter.request != request);
-        before > 0 && flight.waiters.is_empty()
+        before > 0 && !flight.is_wanted()
     }
 
     /// Ends a flight: nobody can join it any more.

@@ -15,9 +15,11 @@ pub mod cost;
 mod dispatch;
 pub mod event;
 pub mod flight;
+mod path;
 pub mod queue;
 mod request;
 pub mod retry;
+pub mod reuse;
 pub mod session;
 mod settle;
 mod submit;
@@ -29,7 +31,7 @@ use crate::time::{MonoTime, nanos};
 use cache::RowIndex;
 use config::{Config, StageConfig};
 use cost::Costs;
-use event::{Action, Event, Outcome, Purpose};
+use event::{Action, Event, Outcome, Purpose, Store};
 use flight::{FlightId, FlightTable};
 use queue::Queue;
 use request::Requests;
@@ -45,6 +47,9 @@ const CLASSES_MAX: usize = 256;
 /// A stage that has work and ends no batch for so long stands still, if its batches are short.
 const STILL: Duration = Duration::from_millis(1_500);
 
+/// What is believed of a base before its rows were seen: sharing is what it was cut for.
+const AGAIN_AT_FIRST: u32 = 512;
+
 /// One stage and what waits for it.
 #[derive(Debug)]
 struct Stage {
@@ -56,6 +61,10 @@ struct Stage {
     classes: BTreeMap<ClassKey, Costs>,
     /// Flights of this stage, wherever they are.
     flights: usize,
+    /// Those of them that await a base output.
+    awaiting: usize,
+    /// The chance in 1024 that a row of this base is asked for again, as seen lately.
+    again: u32,
     /// When a batch of it last ended, or its first row came.
     moved: MonoTime,
     retired: bool,
@@ -64,6 +73,20 @@ struct Stage {
 }
 
 impl Stage {
+    /// Rows that are ready to run came, perhaps to a stage that had none.
+    fn work_came(&mut self, now: MonoTime) {
+        // Called before they are counted.
+        if self.flights == self.awaiting {
+            self.moved = now;
+        }
+    }
+
+    /// Learns whether a row of this base was one that had been asked for before.
+    fn asked_again(&mut self, again: bool) {
+        let seen = if again { 1024 } else { 0 };
+        self.again = (self.again * 63 + seen) / 64;
+    }
+
     /// Learns what a batch of a class cost.
     fn learn(&mut self, class: ClassKey, rows: usize, service: Duration) {
         self.costs.observe(rows, service);
@@ -120,6 +143,10 @@ pub struct Load {
     pub kept_rows: usize,
     /// Bytes of kept rows, bookkeeping included.
     pub kept_bytes: u64,
+    /// Base outputs kept.
+    pub base_rows: usize,
+    /// Bytes of kept base outputs, bookkeeping included.
+    pub base_bytes: u64,
 }
 
 /// The scheduler.
@@ -133,7 +160,8 @@ pub struct Scheduler {
     sessions: Sessions,
     batches: BTreeMap<BatchId, Batch>,
     devices: Devices,
-    cache: RowIndex,
+    answers: RowIndex,
+    bases: RowIndex,
     quarantine: Quarantine,
     timers: Timers,
     actions: VecDeque<Action>,
@@ -156,7 +184,8 @@ impl Scheduler {
             sessions: Sessions::default(),
             batches: BTreeMap::new(),
             devices: Devices::new(&config.devices),
-            cache: RowIndex::new(config.cache_bytes),
+            answers: RowIndex::new(Store::Answers, config.cache_bytes),
+            bases: RowIndex::new(Store::Bases, config.base_cache_bytes),
             quarantine: Quarantine::default(),
             timers: Timers::default(),
             actions: VecDeque::new(),
@@ -221,8 +250,10 @@ impl Scheduler {
             held_bytes: self.held_bytes,
             batches: self.batches.len(),
             slots_used: self.devices.used(),
-            kept_rows: self.cache.len(),
-            kept_bytes: self.cache.bytes(),
+            kept_rows: self.answers.len(),
+            kept_bytes: self.answers.bytes(),
+            base_rows: self.bases.len(),
+            base_bytes: self.bases.bytes(),
         }
     }
 
@@ -251,7 +282,8 @@ impl Scheduler {
         let batch = stage.costs.high(stage.config.batch_rows_max);
         // Before the first run nothing is known.
         let patience = batch.map_or(self.config.watchdog_floor, |high| high * 10).max(STILL);
-        stage.flights == 0 || now.since(stage.moved) <= patience + stage.config.queue_delay
+        stage.flights == stage.awaiting
+            || now.since(stage.moved) <= patience + stage.config.queue_delay
     }
 
     /// Does what is due by now. Events do it too, so that a late timer call lets no expired row run.
@@ -279,6 +311,8 @@ impl Scheduler {
             costs: Costs::default(),
             classes: BTreeMap::new(),
             flights: 0,
+            awaiting: 0,
+            again: AGAIN_AT_FIRST,
             moved: self.now,
             retired: false,
             ripe_at: None,

@@ -1,6 +1,6 @@
 //! The requests that wait for rows, and those whose inputs are still needed.
 
-use crate::id::{RequestId, StageId};
+use crate::id::RequestId;
 use crate::sched::event::Tally;
 use crate::sched::flight::FlightId;
 use crate::time::MonoTime;
@@ -9,8 +9,6 @@ use std::collections::BTreeMap;
 /// One accepted request.
 #[derive(Debug)]
 pub(super) struct Request {
-    /// The stage it asked.
-    pub stage: StageId,
     /// The flights it waits for or waited for, one entry per row that was no hit.
     pub flights: Vec<FlightId>,
     /// Rows that are still to come.

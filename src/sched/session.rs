@@ -63,6 +63,15 @@ impl Devices {
         }
     }
 
+    /// The share of all slots that are in use, in 1024.
+    #[must_use]
+    pub fn busy(&self) -> u32 {
+        let slots: u32 = self.0.values().map(|device| device.slots).sum();
+        u32::try_from(u64::from(self.used()) * 1024 / u64::from(slots.max(1)))
+            .unwrap_or(1024)
+            .min(1024)
+    }
+
     /// Slots in use over all devices.
     #[must_use]
     pub fn used(&self) -> u32 {

@@ -1,7 +1,7 @@
 //! What becomes of the rows of a batch: answered, run again, or told what went wrong.
 
-use super::event::{Action, Failure, Outcome, Purpose, SettledRow, Slot};
-use super::flight::{FlightId, State};
+use super::event::{Action, Failure, Outcome, Purpose, SettledRow, Slot, Store};
+use super::flight::{Flight, FlightId, State};
 use super::queue::Rank;
 use super::retry::Isolation;
 use super::timer::Timer;
@@ -19,21 +19,28 @@ impl Scheduler {
             stage.learn(class, batch_state.flights.len(), service);
         }
         let mut rows = Vec::with_capacity(batch_state.flights.len());
-        let mut answered = Vec::new();
+        let (mut answered, mut fed) = (Vec::new(), Vec::new());
         for flight in batch_state.flights {
             let Some(flight) = self.close(flight) else {
-                rows.push(SettledRow { waiters: Default::default(), keep: None });
+                rows.push(SettledRow::default());
                 continue;
             };
-            let kept = if flight.store { self.cache.admit(flight.key, bytes) } else { None };
+            let kept_in = self.stages.get(&flight.stage).map(|stage| stage.config.kept_in);
+            let store = match kept_in.unwrap_or_default() {
+                Store::Answers => &mut self.answers,
+                Store::Bases => &mut self.bases,
+            };
+            let kept = if flight.store { store.admit(flight.key, bytes) } else { None };
             let keep = kept.map(|(slot, victims)| {
                 victims.into_iter().for_each(|victim| self.evict(victim, &mut rows));
                 slot
             });
             answered.extend(flight.waiters.iter().map(|waiter| waiter.request));
-            rows.push(SettledRow { waiters: flight.waiters, keep });
+            fed.extend(flight.above.iter().copied());
+            rows.push(SettledRow { waiters: flight.waiters, above: flight.above, keep });
         }
         self.actions.push_back(Action::Settle { batch, rows });
+        fed.into_iter().for_each(|flight| self.fed(flight));
         answered.into_iter().for_each(|request| self.row_arrived(request));
     }
 
@@ -138,16 +145,19 @@ impl Scheduler {
     /// Whether somebody waits for a flight; one without waiters is closed.
     fn still_wanted(&mut self, id: FlightId) -> bool {
         let Some(flight) = self.flights.get(id) else { return false };
-        if flight.waiters.is_empty() {
+        let wanted = flight.is_wanted();
+        if !wanted {
             self.close(id);
-            return false;
         }
-        true
+        wanted
     }
 
     /// Ends a flight without an output; all who wait for it learn why.
     fn fail(&mut self, id: FlightId, outcome: &Outcome) {
         let Some(flight) = self.close(id) else { return };
+        for above in flight.above {
+            self.fail(above, outcome);
+        }
         for waiter in flight.waiters {
             self.end_early(waiter.request, Some(outcome.clone()));
         }
@@ -157,6 +167,9 @@ impl Scheduler {
     pub(super) fn stage_failed(&mut self, id: StageId, failure: &Failure) {
         let Some(stage) = self.stages.get_mut(&id) else { return };
         let queued: Vec<FlightId> = stage.queue.iter().map(|(_, _, flight)| flight).collect();
+        if stage.awaiting > 0 {
+            self.fail_awaiting(id, failure);
+        }
         for flight in queued {
             let Some(state) = self.flights.get(flight) else { continue };
             if let (State::Queued(rank), class) = (state.state, state.class)
@@ -168,6 +181,20 @@ impl Scheduler {
             }
         }
         self.isolation_failed(id, failure);
+    }
+
+    /// Tells those who still await a base output for a stage that will not run it.
+    fn fail_awaiting(&mut self, id: StageId, failure: &Failure) {
+        let awaits = |flight: &Flight| match flight.state {
+            State::Awaits(below, _) if flight.stage == id => Some(below),
+            _ => None,
+        };
+        let awaiting: Vec<(FlightId, FlightId)> =
+            self.flights.iter().filter_map(|(id, flight)| Some((id, awaits(flight)?))).collect();
+        for (flight, below) in awaiting {
+            self.fail(flight, &Outcome::Failed(failure.clone()));
+            self.part(flight, below);
+        }
     }
 
     pub(super) fn isolation_failed(&mut self, id: StageId, failure: &Failure) {

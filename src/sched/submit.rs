@@ -3,21 +3,25 @@
 use super::Scheduler;
 use super::event::{Action, Job, Outcome, Refusal, RowRef, Slot, Tally};
 use super::flight::{Flight, FlightId, State};
+use super::path::{Footing, Opening, Source};
 use super::queue::Rank;
 use super::request::Request;
+use super::reuse::Route;
 use super::session::IN_HAND_MAX;
 use super::timer::Timer;
-use crate::id::{RequestId, RowKey};
+use crate::id::{RequestId, RowKey, StageId};
 use crate::time::MonoTime;
-use smallvec::smallvec;
+use smallvec::{SmallVec, smallvec};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What accepting a job takes of what is bounded.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Need {
     /// Flights to be opened.
     opens: usize,
+    /// Bytes that they hold.
+    bytes: u64,
     /// Waiters of the flight that would have most.
     waiters: usize,
 }
@@ -27,7 +31,10 @@ struct Need {
 enum Way {
     Hit(Slot),
     Join(FlightId),
-    Open,
+    /// The whole model runs for it.
+    Whole,
+    /// Its way leads through bases.
+    Bases(Footing),
 }
 
 impl Scheduler {
@@ -35,13 +42,12 @@ impl Scheduler {
         if let Err((refusal, retry_after)) = self.open_for(&job) {
             return self.reply(job.request, Outcome::Refused { refusal, retry_after });
         }
-        if !self.quarantine.is_empty()
-            && job.rows.iter().any(|key| self.quarantine.holds(key, self.now))
+        if !self.quarantine.is_empty() && job.keys().any(|key| self.quarantine.holds(key, self.now))
         {
             return self.reply(job.request, Outcome::Quarantined);
         }
         // Joins and hits are nearly free, so they are found before anything is refused.
-        let ways: Vec<Way> = job.rows.iter().map(|key| self.way(&job, key)).collect();
+        let ways: Vec<Way> = (0..job.rows.len()).map(|row| self.way(&job, row)).collect();
         if let Err((refusal, retry_after)) = self.admit(&job, &ways) {
             return self.reply(job.request, Outcome::Refused { refusal, retry_after });
         }
@@ -63,58 +69,89 @@ impl Scheduler {
         Ok(())
     }
 
-    fn way(&mut self, job: &Job, key: &RowKey) -> Way {
-        let stage = &self.stages[&job.stage].config;
+    fn way(&mut self, job: &Job, row: usize) -> Way {
+        let (stage, key) = (&self.stages[&job.stage].config, &job.rows[row]);
         if job.sharing.lookup
             && stage.store
-            && let Some(slot) = self.cache.ask(key)
+            && let Some(slot) = self.answers.ask(key)
         {
             return Way::Hit(slot);
         }
-        if job.sharing.join && stage.join {
-            return self.flights.joinable(key).map_or(Way::Open, Way::Join);
+        if job.sharing.join
+            && stage.join
+            && let Some(flight) = self.flights.joinable(key)
+        {
+            return Way::Join(flight);
         }
-        Way::Open
+        let Some(path) = self.path(job) else { return Way::Whole };
+        let footing = self.ask_bases(job, path, row);
+        match self.choose(job, path, footing).route {
+            Route::Whole => Way::Whole,
+            _ => Way::Bases(footing),
+        }
     }
 
     fn admit(&self, job: &Job, ways: &[Way]) -> Result<(), (Refusal, Option<Duration>)> {
         let joined = ways.iter().filter_map(|way| match way {
             Way::Join(flight) => self.flights.get(*flight).map(|flight| flight.waiters.len()),
-            Way::Hit(_) | Way::Open => None,
+            _ => None,
         });
-        let opens = ways.iter().filter(|way| matches!(way, Way::Open)).count();
         // As if equal rows of the job never met and yet all came together: only where that is too
         // much, they are counted one by one.
-        let most = Need { opens, waiters: joined.max().unwrap_or(0) + ways.len() };
-        self.within_bounds(job, most)
-            .or_else(|_| self.within_bounds(job, self.exact_need(job, ways)))
+        let mut most = Need { waiters: joined.max().unwrap_or(0) + ways.len(), ..Need::default() };
+        ways.iter().for_each(|&way| self.add(job, way, &mut most));
+        self.within_bounds(job, ways, most)
+            .or_else(|_| self.within_bounds(job, ways, self.exact_need(job, ways)))
+    }
+
+    /// Adds what a row opens.
+    fn add(&self, job: &Job, way: Way, need: &mut Need) {
+        let (opens, bytes) = match way {
+            Way::Hit(_) | Way::Join(_) => return,
+            Way::Whole => (1, job.row_bytes),
+            Way::Bases(footing) => {
+                job.path.as_ref().map_or((0, 0), |path| self.weight(job, path, footing))
+            }
+        };
+        need.opens += opens;
+        need.bytes = need.bytes.saturating_add(bytes);
     }
 
     fn exact_need(&self, job: &Job, ways: &[Way]) -> Need {
         let joinable = job.sharing.join && self.stages[&job.stage].config.join;
         let mut opened: BTreeMap<&RowKey, usize> = BTreeMap::new();
         let mut joined: BTreeMap<FlightId, usize> = BTreeMap::new();
-        let mut need = Need { opens: 0, waiters: 0 };
-        for (way, key) in ways.iter().zip(&job.rows) {
-            let waiters = match *way {
+        let mut need = Need::default();
+        for (&way, key) in ways.iter().zip(&job.rows) {
+            let waiters = match way {
                 Way::Hit(_) => continue,
                 Way::Join(flight) => joined
                     .entry(flight)
                     .or_insert_with(|| self.flights.get(flight).map_or(0, |f| f.waiters.len())),
-                Way::Open if joinable => opened.entry(key).or_default(),
-                Way::Open => {
-                    need.opens += 1;
+                Way::Whole | Way::Bases(_) if joinable => {
+                    let waiters = opened.entry(key).or_default();
+                    if *waiters == 0 {
+                        self.add(job, way, &mut need);
+                    }
+                    waiters
+                }
+                Way::Whole | Way::Bases(_) => {
+                    self.add(job, way, &mut need);
                     continue;
                 }
             };
             *waiters += 1;
             need.waiters = need.waiters.max(*waiters);
         }
-        need.opens += opened.len();
         need
     }
 
-    fn within_bounds(&self, job: &Job, need: Need) -> Result<(), (Refusal, Option<Duration>)> {
+    fn within_bounds(
+        &self,
+        job: &Job,
+        ways: &[Way],
+        need: Need,
+    ) -> Result<(), (Refusal, Option<Duration>)> {
         let limit = self.config.flight_waiters_max;
         if need.waiters > limit {
             return Err((Refusal::Waiters { limit }, Some(self.backlog(job))));
@@ -123,7 +160,7 @@ impl Scheduler {
             return Ok(());
         }
         let stage = &self.stages[&job.stage];
-        let held = stage.queue.rows();
+        let held = stage.queue.rows() + self.above_bases(job);
         if let Some(limit) = stage.config.queue_rows_max
             && held >= limit
         {
@@ -135,18 +172,23 @@ impl Scheduler {
             return Err((Refusal::Rows { held, limit }, Some(self.backlog(job))));
         }
         let (held, limit) = (self.held_bytes, self.config.bytes_max);
-        let bytes = job.row_bytes.saturating_mul(need.opens as u64);
-        if held.saturating_add(bytes) > limit {
+        if held.saturating_add(need.bytes) > limit {
             return Err((Refusal::Bytes { held, limit }, Some(self.backlog(job))));
         }
-        self.feasible(job, need.opens)
+        self.feasible(job, ways)
+    }
+
+    /// Rows of a job's head that wait for a session or for their base outputs.
+    fn above_bases(&self, job: &Job) -> usize {
+        let head = job.path.as_ref().and_then(|path| self.stages.get(&path.head));
+        head.map_or(0, |head| head.queue.rows() + head.awaiting)
     }
 
     /// Refuses what would be late: its rows stand behind all rows that are queued now.
-    fn feasible(&self, job: &Job, opens: usize) -> Result<(), (Refusal, Option<Duration>)> {
+    fn feasible(&self, job: &Job, ways: &[Way]) -> Result<(), (Refusal, Option<Duration>)> {
         let Some(deadline) = job.deadline else { return Ok(()) };
         let left = deadline.since(self.now);
-        let expected = self.expected(job, opens);
+        let expected = self.expected(job, ways);
         if left.is_zero() || expected > left {
             let retry_after = expected.saturating_sub(left).max(Duration::from_millis(1));
             return Err((Refusal::Infeasible { expected, left }, Some(retry_after)));
@@ -154,54 +196,86 @@ impl Scheduler {
         Ok(())
     }
 
-    /// The time until the last of `opens` more rows would be done; zero while nothing was learned.
-    fn expected(&self, job: &Job, opens: usize) -> Duration {
-        let stage = &self.stages[&job.stage];
+    /// The time until the last of a job's rows would be done; zero while nothing was learned.
+    fn expected(&self, job: &Job, ways: &[Way]) -> Duration {
+        let whole = ways.iter().filter(|way| matches!(way, Way::Whole)).count();
+        let through = ways.iter().filter(|way| matches!(way, Way::Bases(_))).count();
+        let mut expected = Duration::ZERO;
+        if whole > 0 {
+            expected = self.eta(job.stage, whole).unwrap_or_default();
+        }
+        if let Some(path) = job.path.as_ref().filter(|_| through > 0) {
+            let lowest = ways.iter().filter_map(|way| match way {
+                Way::Bases(footing) => Some(footing.passed()),
+                _ => None,
+            });
+            let stages = path.bases[lowest.min().unwrap_or(0)..].iter().map(|leg| leg.stage);
+            let times = stages.chain([path.head]).filter_map(|stage| self.eta(stage, through));
+            expected = expected.max(times.fold(Duration::ZERO, Duration::saturating_add));
+        }
+        expected
+    }
+
+    /// The time until the last of `more` rows of a stage would be done; none while nothing was learned.
+    pub(super) fn eta(&self, id: StageId, more: usize) -> Option<Duration> {
+        let stage = self.stages.get(&id)?;
         let size = stage.config.batch_rows_max.max(1);
-        let sessions = self.sessions.serving(job.stage).count().max(1);
-        let in_hand: usize = self.sessions.serving(job.stage).map(|(_, s)| s.in_hand.len()).sum();
-        let rows = stage.queue.rows() + opens;
-        let Some(run) = stage.costs.expected(rows.min(size)) else { return Duration::ZERO };
+        let sessions = self.sessions.serving(id).count().max(1);
+        let in_hand: usize = self.sessions.serving(id).map(|(_, s)| s.in_hand.len()).sum();
+        let rows = stage.queue.rows() + more;
+        let run = stage.costs.expected(rows.min(size))?;
         // Every session has its own work first, then takes an equal share of the batches.
         let rounds = (rows.div_ceil(size) + in_hand).div_ceil(sessions);
-        run.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
+        Some(run.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX)))
     }
 
     /// The time until the queue in front of a job is worked off, as a hint when to try again.
     fn backlog(&self, job: &Job) -> Duration {
         let sessions = self.sessions.serving(job.stage).count().max(1);
         let least = Duration::from_millis(10 * (IN_HAND_MAX / sessions).max(1) as u64);
-        self.expected(job, 0).max(least)
+        self.eta(job.stage, 0).unwrap_or_default().max(least)
     }
 
     fn commit(&mut self, job: &Job, ways: &[Way]) {
         let id = job.request;
         let mut tally = Tally::default();
         let mut flights = Vec::with_capacity(ways.len());
+        let mut routes = Vec::with_capacity(if ways.len() > 1 { ways.len() } else { 0 });
         let mut lending = 0;
-        for ((number, way), key) in (0_u32..).zip(ways).zip(&job.rows) {
+        for (number, &way) in (0_u32..).zip(ways) {
             let row = RowRef { request: id, row: number };
             // An equal row earlier in this very job may have opened a flight meanwhile.
-            let way = match *way {
-                Way::Open if number > 0 => self.way_within(job, key),
-                way => way,
-            };
-            match way {
+            let way = if number > 0 { self.way_within(job, number as usize, way) } else { way };
+            let route = match way {
                 Way::Hit(slot) => {
-                    tally.hit += 1;
                     self.actions.push_back(Action::Hit { row, slot });
+                    Route::Hit
                 }
                 Way::Join(flight) => {
-                    tally.join += 1;
                     self.join(flight, row, job);
                     flights.push(flight);
+                    Route::Join
                 }
-                Way::Open => {
-                    tally.run += 1;
+                Way::Whole => {
                     lending += 1;
-                    flights.push(self.open(job, *key, row));
+                    flights.push(self.open_whole(job, row));
+                    Route::Whole
                 }
+                Way::Bases(_) => {
+                    let (opened, route) = self.open_way(job, row);
+                    lending += opened.len();
+                    flights.extend(opened.last());
+                    route
+                }
+            };
+            tally.count(route);
+            if ways.len() > 1 {
+                routes.push(route);
             }
+        }
+        // Rows that all go the same way are told by the tally.
+        if routes.iter().any(|route| *route != routes[0]) {
+            self.actions.push_back(Action::Routes { request: id, routes });
         }
         if flights.is_empty() {
             self.reply(id, Outcome::Complete(tally));
@@ -211,17 +285,17 @@ impl Scheduler {
             self.timers.set(deadline, Timer::Deadline(id));
         }
         let missing = flights.len();
-        let (stage, deadline) = (job.stage, job.deadline);
-        let request = Request { stage, flights, missing, lending, deadline, tally, ended: false };
-        self.requests.insert(id, request);
+        let deadline = job.deadline;
+        self.requests
+            .insert(id, Request { flights, missing, lending, deadline, tally, ended: false });
     }
 
-    fn way_within(&self, job: &Job, key: &RowKey) -> Way {
+    fn way_within(&self, job: &Job, row: usize, way: Way) -> Way {
         let joinable = job.sharing.join && self.stages[&job.stage].config.join;
-        match self.flights.joinable(key).filter(|_| joinable) {
-            Some(flight) => Way::Join(flight),
-            None => Way::Open,
+        if !joinable || matches!(way, Way::Hit(_)) {
+            return way;
         }
+        self.flights.joinable(&job.rows[row]).map_or(way, Way::Join)
     }
 
     fn rank(&mut self, job: &Job, arrival: MonoTime) -> Rank {
@@ -230,52 +304,78 @@ impl Scheduler {
         Rank { due: arrival.after(late), sequence: self.sequence }
     }
 
-    fn open(&mut self, job: &Job, key: RowKey, row: RowRef) -> FlightId {
+    fn open_whole(&mut self, job: &Job, row: RowRef) -> FlightId {
+        self.open(
+            job,
+            Opening {
+                stage: job.stage,
+                class: job.class,
+                key: job.rows[row.row as usize],
+                row,
+                waiters: smallvec![row],
+                bytes: job.row_bytes,
+                base: None,
+            },
+        )
+    }
+
+    /// Opens a flight and puts it where it belongs: into its stage's queue, or on the list of the base it awaits.
+    pub(super) fn open(&mut self, job: &Job, opening: Opening) -> FlightId {
+        let Opening { stage: stage_id, class, key, row, waiters, bytes, base } = opening;
         let rank = self.rank(job, self.now);
-        let stage = self.stages.get_mut(&job.stage).expect("submit found the stage");
-        let flight = self.flights.open(Flight {
-            stage: job.stage,
-            class: job.class,
+        let state = match base {
+            Some(Source::Flight(below)) => State::Awaits(below, rank),
+            Some(Source::Kept(_)) | None => State::Queued(rank),
+        };
+        let stage = self.stages.get_mut(&stage_id).expect("submit found the stage");
+        let id = self.flights.open(Flight {
+            stage: stage_id,
+            class,
             key,
             joinable: job.sharing.join && stage.config.join,
             store: job.sharing.store && stage.config.store,
             source: row,
-            waiters: smallvec![row],
+            waiters,
+            above: SmallVec::new(),
+            takes_base: base.is_some(),
             arrival: self.now,
             sequence: rank.sequence,
-            bytes: job.row_bytes,
-            state: State::Queued(rank),
+            bytes,
+            state,
         });
-        stage.queue.insert(job.class, rank, flight);
-        if stage.flights == 0 {
-            stage.moved = self.now;
+        self.held_bytes += bytes;
+        match base {
+            Some(Source::Flight(_)) => stage.awaiting += 1,
+            Some(Source::Kept(_)) | None => {
+                stage.work_came(self.now);
+                stage.queue.insert(class, rank, id);
+                self.queued_rows += 1;
+            }
         }
         stage.flights += 1;
-        self.queued_rows += 1;
-        self.held_bytes += job.row_bytes;
-        flight
+        match base {
+            Some(Source::Kept(slot)) => self.actions.push_back(Action::Reuse { flight: id, slot }),
+            Some(Source::Flight(below)) => self.follow(below, id, job),
+            None => {}
+        }
+        id
     }
 
-    /// Attaches a row to a flight; a more urgent one takes a queued flight forward with it.
+    /// Attaches a row to a flight; a more urgent one takes the flight forward with it.
     fn join(&mut self, id: FlightId, row: RowRef, job: &Job) {
         let Some(flight) = self.flights.get_mut(id) else { return };
         flight.waiters.push(row);
         // Whoever wants the row kept decides, whatever the others asked for.
         flight.store |= job.sharing.store && self.stages[&job.stage].config.store;
-        let (state, arrival, class, stage) =
-            (flight.state, flight.arrival, flight.class, flight.stage);
-        let State::Queued(old) = state else { return };
-        let due = arrival.after(self.config.priority_step * u32::from(job.priority.level()));
-        if due < old.due {
-            let new = Rank { due, sequence: old.sequence };
-            if let Some(stage) = self.stages.get_mut(&stage) {
-                stage.queue.remove(class, old);
-                stage.queue.insert(class, new, id);
-            }
-            if let Some(flight) = self.flights.get_mut(id) {
-                flight.state = State::Queued(new);
-            }
-        }
+        self.hurry(id, self.config.priority_step * u32::from(job.priority.level()));
+    }
+
+    /// Attaches a flight to the base flight whose output it takes.
+    fn follow(&mut self, id: FlightId, above: FlightId, job: &Job) {
+        let Some(flight) = self.flights.get_mut(id) else { return };
+        flight.above.push(above);
+        flight.store |= job.sharing.store && self.stages[&flight.stage].config.store;
+        self.hurry(id, self.config.priority_step * u32::from(job.priority.level()));
     }
 
     /// Ends a request before its rows are there: it leaves its flights, and nobody else notices.
@@ -297,7 +397,7 @@ impl Scheduler {
     }
 
     /// The last waiter left: queued work goes, work in a session's hands ends in its own time.
-    fn abandoned(&mut self, id: FlightId) {
+    pub(super) fn abandoned(&mut self, id: FlightId) {
         let Some(flight) = self.flights.get(id) else { return };
         match flight.state {
             State::Queued(rank) => {
@@ -314,6 +414,10 @@ impl Scheduler {
                 }
                 self.close(id);
             }
+            State::Awaits(below, _) => {
+                self.close(id);
+                self.part(id, below);
+            }
             State::InBatch(_) => {}
         }
     }
@@ -324,6 +428,10 @@ impl Scheduler {
         self.held_bytes -= flight.bytes;
         if let Some(stage) = self.stages.get_mut(&flight.stage) {
             stage.flights -= 1;
+            stage.awaiting -= usize::from(matches!(flight.state, State::Awaits(..)));
+        }
+        if flight.takes_base && !matches!(flight.state, State::Awaits(..)) {
+            self.actions.push_back(Action::Spend { flight: id });
         }
         let lender = flight.source.request;
         if let Some(request) = self.requests.get_mut(lender) {

@@ -23,10 +23,12 @@ impl Scheduler {
         if lent != lending {
             return Err(format!("{lent} flights, but {lending} inputs are lent"));
         }
-        if self.cache.bytes() > self.cache.budget() {
-            return Err(format!("{} bytes kept of {}", self.cache.bytes(), self.cache.budget()));
+        for store in [&self.answers, &self.bases] {
+            if store.bytes() > store.budget() {
+                return Err(format!("{} bytes kept of {}", store.bytes(), store.budget()));
+            }
         }
-        Ok(())
+        self.verify_ways()
     }
 
     fn verify_queues(&self) -> Result<(), String> {
@@ -43,7 +45,7 @@ impl Scheduler {
                         state.state
                     ));
                 }
-                if state.waiters.is_empty() {
+                if !state.is_wanted() {
                     return Err(format!("{flight:?} is queued and nobody waits for it"));
                 }
                 rows += 1;
@@ -60,6 +62,36 @@ impl Scheduler {
         }
         if self.flights.len() > self.config.rows_max || bytes > self.config.bytes_max {
             return Err(format!("{} rows and {bytes} bytes: over the bounds", self.flights.len()));
+        }
+        Ok(())
+    }
+
+    /// Every flight that awaits a base output is on that base's list, and nobody else is.
+    fn verify_ways(&self) -> Result<(), String> {
+        let mut awaiting: BTreeMap<_, usize> = BTreeMap::new();
+        for (id, flight) in self.flights.iter() {
+            if !self.stages.contains_key(&flight.stage) {
+                return Err(format!("{id:?} is of stage {}, which is gone", flight.stage));
+            }
+            if let State::Awaits(below, _) = flight.state {
+                let listed = self.flights.get(below).is_some_and(|base| base.above.contains(&id));
+                if !listed || !flight.takes_base || !flight.is_wanted() {
+                    return Err(format!("{id:?} awaits {below:?}, which does not know it"));
+                }
+                *awaiting.entry(flight.stage).or_default() += 1;
+            }
+            for above in &flight.above {
+                let awaits = self.flights.get(*above).map(|above| above.state);
+                if !matches!(awaits, Some(State::Awaits(below, _)) if below == id) {
+                    return Err(format!("{id:?} feeds {above:?}, which is {awaits:?}"));
+                }
+            }
+        }
+        for (id, stage) in &self.stages {
+            let found = awaiting.get(id).copied().unwrap_or(0);
+            if found != stage.awaiting {
+                return Err(format!("stage {id} counts {} awaiting of {found}", stage.awaiting));
+            }
         }
         Ok(())
     }
@@ -129,12 +161,6 @@ impl Scheduler {
             }
             if request.ended && request.lending == 0 {
                 return Err(format!("request {id} ended, lends nothing and is still there"));
-            }
-            if !self.stages.contains_key(&request.stage) {
-                return Err(format!(
-                    "request {id} waits for stage {}, which is gone",
-                    request.stage
-                ));
             }
         }
         match waits.first_key_value() {

@@ -27,9 +27,10 @@ use crate::model::probe::{self};
 use crate::model::scan::Found;
 use crate::model::settings::Settings;
 use crate::model::stash::{PrivateCopy, Stash, Stashed};
+use crate::model::way::WayCell;
 use crate::model::{ModelSpec, Rows, TensorSpec};
 use crate::sched::config::StageConfig;
-use crate::sched::event::{Event, Purpose};
+use crate::sched::event::{Event, Purpose, Store};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -319,6 +320,8 @@ impl Loader {
             queue_delay: spec.settings.queue_delay.unwrap_or(self.config.queue_delay),
             join: spec.settings.dedupe.unwrap_or(self.config.join) && shared,
             store: spec.settings.cache.unwrap_or(true) && shared,
+            kept_in: Store::Answers,
+            output_bytes: 0,
         }
     }
 
@@ -385,6 +388,7 @@ impl Loader {
             config: Arc::default(),
             counts: self.driver.metrics().model(&found.name, found.version),
             findings,
+            way: WayCell::default(),
         }
     }
 

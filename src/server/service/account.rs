@@ -63,7 +63,7 @@ impl Seen {
             rows: checked.keys.len(),
             lookup: checked.options.sharing.lookup,
             batch: match *outcome {
-                Outcome::Complete(tally) if !checked.whole => u64::from(tally.run),
+                Outcome::Complete(tally) if !checked.whole => u64::from(tally.run()),
                 _ => first.map_or(1, |&rows| rows as u64),
             },
         }
@@ -78,7 +78,7 @@ impl Seen {
 
     /// Inferences as clients count them: rows of a model that batches, requests of one that does not.
     fn inferences(&self, spec: &ModelSpec) -> u64 {
-        match self.tally().run {
+        match self.tally().run() {
             0 => 0,
             _ if spec.config.max_batch_size > 0 => self.batch,
             _ => 1,
@@ -174,7 +174,7 @@ impl Account<'_> {
             outcome,
             hit = tally.hit,
             join = tally.join,
-            run = tally.run,
+            run = tally.run(),
             queue_us = micros(phases.queue),
             run_us = micros(phases.run),
             took_us = micros(took),

@@ -10,7 +10,7 @@ pub mod status;
 
 use super::regions::Regions;
 use super::rights::Peer;
-use crate::driver::{Call, Driver, Reply, Route};
+use crate::driver::{Call, Driver, Reply};
 use crate::error::{ErrorKind, InferError};
 use crate::metrics::Metrics;
 use crate::model::check::{self, Checked, Options};
@@ -238,6 +238,8 @@ impl Service {
             sharing: checked.options.sharing,
             priority,
             timeout: spec.queue.timeout(priority, asked, context.timeout, usual),
+            way: checked.way.clone(),
+            path: checked.path.clone(),
         }
     }
 }
@@ -267,22 +269,28 @@ fn respond(
         .map_err(|why| InferError::new(ErrorKind::ModelFailed, why))?;
     let mut parameters = Parameters::new();
     if checked.options.explain {
-        let routes = reply.routes.iter().map(|route| match route {
-            Route::Run => "run",
-            Route::Hit => "hit",
-        });
-        let text = routes.collect::<Vec<_>>().join(",");
+        let route = |row| tally.route(&reply.routes, row).word();
+        let text = (0..reply.rows.len()).map(route).collect::<Vec<_>>().join(",");
         parameters.insert("graftd_rows".to_owned(), Parameter::Text(text));
     }
-    let Tally { hit, join, run } = tally;
     Ok(InferResponse {
         model: std::mem::take(&mut request.model),
         version: spec.version.to_string(),
         id: std::mem::take(&mut request.id),
         parameters,
-        route: format!("hit={hit} join={join} run={run}"),
+        route: routes(&tally),
         outputs,
     })
+}
+
+/// How many rows went which way; those through bases are told apart where there are any.
+fn routes(tally: &Tally) -> String {
+    let Tally { hit, join, whole, reuse, follow, recompute } = *tally;
+    let mut text = format!("hit={hit} join={join} run={}", tally.run());
+    if reuse + follow + recompute > 0 {
+        text += &format!(" whole={whole} reuse={reuse} follow={follow} recompute={recompute}");
+    }
+    text
 }
 
 /// One output, as long as the request and in the shape that clients see.

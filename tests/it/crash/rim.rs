@@ -76,6 +76,7 @@ fn call(timeout: Option<Duration>) -> Call {
         whole_axes: Arc::new([None]),
         counts: Arc::default(),
         findings: BTreeMap::new(),
+        way: Default::default(),
     };
     Call {
         spec: Arc::new(spec),
@@ -86,6 +87,8 @@ fn call(timeout: Option<Duration>) -> Call {
         sharing: Sharing::ALL,
         priority: Priority::DEFAULT,
         timeout,
+        way: None,
+        path: None,
     }
 }
 

@@ -103,6 +103,7 @@ fn draw_config(rng: &mut Rng) -> Config {
         rows_max: rng.pick(&[50, 150, 1_000]),
         bytes_max: rng.pick(&[20_000, 100_000, 1 << 30]),
         flight_waiters_max: rng.pick(&[3, 12, 1_000]),
+        base_cache_bytes: 0,
         cache_bytes: rng.pick(&[0, 4_096, 12_288, 65_536]),
         priority_step: rng.pick(&[Duration::ZERO, Duration::from_micros(500), 5 * MS]),
         watchdog_floor: 200 * MS,
@@ -139,6 +140,7 @@ fn draw_stage(rng: &mut Rng, id: u32, devices: usize) -> StagePlan {
             queue_delay: if rng.percent(60) { Duration::ZERO } else { rng.micros(200, 4_000) },
             join: rng.percent(85),
             store: rng.percent(70),
+            ..StageConfig::default()
         },
         sessions,
         run_us: rng.range(10, 1_500),
@@ -256,6 +258,7 @@ impl Plan {
             deadline,
             priority: Priority::new(if rng.percent(60) { 5 } else { rng.range(1, 9) }),
             sharing,
+            path: None,
         }
     }
 

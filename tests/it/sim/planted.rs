@@ -222,7 +222,7 @@ impl Planted {
                 Action::Reply { request, outcome: Outcome::Failed(failure) }
             }
             (Action::Reply { request, outcome: Outcome::Complete(tally) }, Bug::TallyWrong) => {
-                let tally = Tally { run: tally.run + tally.join, join: 0, ..tally };
+                let tally = Tally { whole: tally.whole + tally.join, join: 0, ..tally };
                 Action::Reply { request, outcome: Outcome::Complete(tally) }
             }
             (Action::Hit { row, slot }, Bug::HitOfWrongSlot) => {
@@ -261,16 +261,19 @@ impl Planted {
     }
 
     fn pass_run(&mut self, action: Action) {
-        let Action::Run { mut session, batch, mut rows, reason } = action else { return };
+        let Action::Run { mut session, stage, batch, mut rows, bases, reason } = action else {
+            return;
+        };
         let (bug, strikes) = (self.bug, self.strikes());
         match bug {
             Bug::RunLost if strikes => return,
             Bug::RunLate if strikes => {
-                return self.held.push(Action::Run { session, batch, rows, reason });
+                return self.held.push(Action::Run { session, stage, batch, rows, bases, reason });
             }
             Bug::RunTwice if strikes => {
-                let (batch, rows) = (BatchId(batch.0 + 1_000_000), rows.clone());
-                self.held.push(Action::Run { session, batch, rows, reason });
+                let (batch, rows, bases) =
+                    (BatchId(batch.0 + 1_000_000), rows.clone(), bases.clone());
+                self.held.push(Action::Run { session, stage, batch, rows, bases, reason });
             }
             Bug::RunOfCancelledRow => rows.extend(self.cancelled.pop()),
             Bug::RunForgetsRow if rows.len() > 1 => {
@@ -299,7 +302,7 @@ impl Planted {
         if let Some((_, in_hand)) = self.in_hand.get_mut(&session) {
             in_hand.push(batch);
         }
-        self.out.push_back(Action::Run { session, batch, rows, reason });
+        self.out.push_back(Action::Run { session, stage, batch, rows, bases, reason });
     }
 }
 

@@ -58,6 +58,7 @@ impl Story {
             deadline: None,
             priority: Priority::DEFAULT,
             sharing: Sharing::ALL,
+            path: None,
         }
     }
 

@@ -136,6 +136,7 @@ impl Tiny {
             deadline: None,
             priority: Priority::DEFAULT,
             sharing,
+            path: None,
         })));
     }
 

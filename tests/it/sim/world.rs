@@ -173,6 +173,9 @@ impl World {
             | Action::Evict { .. }
             | Action::Reply { .. }
             | Action::Release { .. }
+            | Action::Reuse { .. }
+            | Action::Spend { .. }
+            | Action::Routes { .. }
             | Action::Forget { .. } => {}
         }
     }

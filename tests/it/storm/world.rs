@@ -166,7 +166,8 @@ impl World {
         let (keys, class) = digest::keys(&spec.digest, Tenant(0), &inputs);
         let (spec, sharing) = (spec.clone(), Sharing::ALL);
         let priority = Priority::DEFAULT;
-        Call { spec, inputs, keys, class, whole: false, sharing, priority, timeout: None }
+        let (timeout, way, path) = (None, None, None);
+        Call { spec, inputs, keys, class, whole: false, sharing, priority, timeout, way, path }
     }
 
     /// Makes a call and drops it: at once, after some turns of others, or when some batch starts.
@@ -194,9 +195,9 @@ impl World {
                 let expected: Vec<u8> = expected.flatten().collect();
                 assert_eq!(output.contiguous(), expected, "seed {}", self.storm.seed);
                 assert_eq!(rows.iter().find(|row| poisoned(row)), None);
-                assert_eq!((tally.run + tally.join + tally.hit) as usize, rows.len());
+                assert_eq!((tally.run() + tally.join + tally.hit) as usize, rows.len());
                 seen.answered += 1;
-                seen.opened += u64::from(tally.run);
+                seen.opened += u64::from(tally.run());
                 seen.joined += u64::from(tally.join);
                 seen.hit += u64::from(tally.hit);
             }
@@ -244,5 +245,6 @@ fn spec(stage: StageId) -> ModelSpec {
         whole_axes: Arc::new([None]),
         counts: Arc::default(),
         findings: BTreeMap::new(),
+        way: Default::default(),
     }
 }

@@ -2,7 +2,8 @@
 
 use super::{Apart, Batch, Checker, Flight, Owed, Place, Verdict, ensure};
 use graftd::id::{BatchId, RequestId, SessionId, StageId};
-use graftd::sched::event::{Action, Outcome, Purpose, RowRef, RunReason, SettledRow, Slot};
+use graftd::sched::event::{Action, Outcome, Purpose, RowRef, RunReason, SettledRow, Slot, Tally};
+use graftd::sched::reuse::Route;
 
 /// What the scheduler counts for an entry beside its bytes.
 const OVERHEAD_BYTES: u64 = 256;
@@ -10,9 +11,14 @@ const OVERHEAD_BYTES: u64 = 256;
 impl Checker {
     pub(super) fn action(&mut self, action: &Action) -> Verdict {
         match action {
-            Action::Run { session, batch, rows, reason } => {
+            Action::Run { session, stage, batch, rows, bases, reason } => {
+                let own = self.sessions.get(session).map(|session| session.stage);
+                ensure!(own == Some(*stage), "a batch of {stage} for session {session}");
+                ensure!(bases.is_empty(), "base outputs where there are no bases");
                 self.run(*session, *batch, rows, *reason)
             }
+            Action::Routes { request, routes } => self.routes(*request, routes),
+            Action::Reuse { .. } | Action::Spend { .. } => Err("there are no bases".into()),
             Action::Hit { row, slot } => self.hit(*row, *slot),
             Action::Settle { batch, rows } => self.settle_batch(*batch, rows),
             Action::Evict { slot } => self.evict(*slot),
@@ -41,6 +47,17 @@ impl Checker {
             Action::Terminate { session, batch } => self.terminate(*session, *batch),
             Action::Kill { session } => self.kill(*session),
         }
+    }
+
+    /// What is told of the rows one by one must be what is counted of them.
+    fn routes(&self, id: RequestId, routes: &[Route]) -> Verdict {
+        let request = self.requests.get(&id).ok_or("routes of nobody")?;
+        let mut tally = Tally::default();
+        routes.iter().for_each(|&route| tally.count(route));
+        ensure!(tally == request.tally, "routes {routes:?} for {:?}", request.tally);
+        let mixed = routes.iter().any(|route| *route != routes[0]);
+        ensure!(mixed, "all rows of {id} go alike, which the tally says");
+        Ok(())
     }
 
     fn run(
@@ -193,7 +210,7 @@ impl Checker {
             if let Some(slot) = row.keep {
                 ensure!(flight.store, "{key:?} is kept against all wishes");
                 let most = self.config.cache_bytes / OVERHEAD_BYTES;
-                ensure!(u64::from(slot.0) < most, "{slot:?}: so many rows are never kept");
+                ensure!(u64::from(slot.number) < most, "{slot:?}: so many rows are never kept");
                 ensure!(!self.slots.contains_key(&slot), "{slot:?} is written twice");
                 ensure!(!self.kept.contains_key(&key), "{key:?} is kept twice");
                 self.slots.insert(slot, (key, row_bytes + OVERHEAD_BYTES));

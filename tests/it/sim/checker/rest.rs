@@ -232,6 +232,7 @@ impl Checker {
             slots_used: busy.map(|session| session.slots).sum(),
             kept_rows: self.slots.len(),
             kept_bytes: self.slots.values().map(|(_, bytes)| bytes).sum(),
+            ..Load::default()
         };
         ensure!(load == model, "the load is {model:?}, not {load:?}");
         Ok(())

@@ -85,7 +85,7 @@ impl Checker {
                     }
                 }
                 Way::Open => {
-                    request.tally.run += 1;
+                    request.tally.whole += 1;
                     request.lending += 1;
                     request.flights.push(self.open_flight(&job, *key, row));
                 }

@@ -1,0 +1,46 @@
+//! The way of a model's rows through shared bases, as long as there is one.
+
+use crate::digest::StageDigest;
+use crate::id::StageId;
+use crate::sched::reuse::Policy;
+use parking_lot::RwLock;
+use std::sync::Arc;
+
+/// A base on a model's way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseUse {
+    /// The stage that runs it.
+    pub stage: StageId,
+    /// The content of all that leads from the inputs to its output.
+    pub digest: StageDigest,
+    /// The numbers of the model's inputs that its output depends on, in the base's order.
+    pub reads: Vec<usize>,
+}
+
+/// The way of a model's rows through bases to its head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The bases, the lowest first; at least one.
+    pub bases: Vec<BaseUse>,
+    /// The stage that turns the last base's output into the model's.
+    pub head: StageId,
+    /// When it is taken.
+    pub policy: Policy,
+}
+
+/// A model's way as it is now: families come and go while their members are served.
+#[derive(Clone, Debug, Default)]
+pub struct WayCell(Arc<RwLock<Option<Arc<Way>>>>);
+
+impl WayCell {
+    /// The way, if there is one.
+    #[must_use]
+    pub fn get(&self) -> Option<Arc<Way>> {
+        self.0.read().clone()
+    }
+
+    /// Replaces the way; gives back the one before.
+    pub fn set(&self, way: Option<Way>) -> Option<Arc<Way>> {
+        std::mem::replace(&mut *self.0.write(), way.map(Arc::new))
+    }
+}
