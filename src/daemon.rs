@@ -128,6 +128,7 @@ impl Daemon {
         });
         tokio::spawn(pools.run(orders));
         tokio::spawn(repository.clone().follow());
+        tokio::spawn(repository.clone().follow_families());
         let phases = Phases::default();
         let policy = plan.policy.clone();
         let front = Front::new(service.clone(), policy, *driver.clock(), &phases);

@@ -107,7 +107,7 @@ pub fn check(
 ///
 /// # Cost
 /// Hashes the bytes that the bases read once more for each of them.
-fn path(way: &Way, tenant: Tenant, inputs: &Inputs) -> Path {
+pub(crate) fn path(way: &Way, tenant: Tenant, inputs: &Inputs) -> Path {
     let leg = |base: &BaseUse| {
         let read = |&number: &usize| inputs.tensors.get(number).cloned();
         let tensors = base.reads.iter().filter_map(read).collect();

@@ -1,5 +1,6 @@
 //! What a user set for one model, over what holds for all.
 
+use crate::sched::reuse::Policy;
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
@@ -23,6 +24,8 @@ pub struct Settings {
     pub sessions: Option<usize>,
     /// Threads of one run.
     pub threads: Option<usize>,
+    /// Whether its rows go through shared bases.
+    pub sharing: Option<Policy>,
 }
 
 impl Settings {
@@ -38,6 +41,7 @@ impl Settings {
             queue_delay,
             sessions,
             threads,
+            sharing,
         } = self;
         Self {
             dedupe: dedupe.or(lower.dedupe),
@@ -49,6 +53,7 @@ impl Settings {
             queue_delay: queue_delay.or(lower.queue_delay),
             sessions: sessions.or(lower.sessions),
             threads: threads.or(lower.threads),
+            sharing: sharing.or(lower.sharing),
         }
     }
 }
@@ -69,13 +74,14 @@ enum Key {
     QueueDelayMaxUs(u64),
     Sessions(usize),
     Threads(usize),
+    Sharing(Policy),
 }
 
 /// Sessions or threads past which a number is a slip of the finger.
 const COUNT_MAX: usize = 1024;
 
 const KEYS: &str = "dedupe=on|off, cache=on|off, timeout_ms=N, max_batch_rows=N, \
-                    queue_delay_max_us=N, sessions=N, threads=N";
+                    queue_delay_max_us=N, sessions=N, threads=N, sharing=auto|always|never";
 
 impl FromStr for Setting {
     type Err = String;
@@ -107,6 +113,7 @@ impl FromStr for Setting {
             "queue_delay_max_us" => Key::QueueDelayMaxUs(number()?),
             "sessions" => Key::Sessions(count(path, number()?)?),
             "threads" => Key::Threads(count(path, number()?)?),
+            "sharing" => Key::Sharing(value.parse().map_err(|why| format!("{path} {why}"))?),
             other => return Err(format!("'{other}' is no key; expected one of {KEYS}")),
         };
         Ok(Self { model: model.to_owned(), key })
@@ -131,6 +138,7 @@ pub fn by_model(settings: &[Setting]) -> BTreeMap<String, Settings> {
             Key::MaxBatchRows(rows) => place.batch_rows_max = Some(rows),
             Key::Sessions(count) => place.sessions = Some(count),
             Key::Threads(count) => place.threads = Some(count),
+            Key::Sharing(policy) => place.sharing = Some(policy),
             Key::QueueDelayMaxUs(us) => place.queue_delay = Some(Duration::from_micros(us)),
         }
     }

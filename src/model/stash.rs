@@ -6,12 +6,13 @@
 
 use super::beneath;
 use crate::digest::StageDigest;
-use crate::graph::{self, Model};
+use crate::graph::family::{self, Sketch};
+use crate::graph::{self, ExternalData, Model};
 use bytes::Bytes;
 use rustix::fs::FlockOperation;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tempfile::TempDir;
@@ -44,6 +45,31 @@ impl PrivateCopy {
     pub fn file(&self) -> PathBuf {
         self.0.path().join("model.onnx")
     }
+
+    /// The bytes of an external tensor of the copied model.
+    ///
+    /// # Errors
+    /// A sentence, when the file ends before them or cannot be read.
+    pub fn weights(&self, data: &ExternalData) -> Result<Bytes, String> {
+        let read = || {
+            let file = File::open(self.0.path().join(&data.location))?;
+            let left = file.metadata()?.len().saturating_sub(data.offset);
+            let length = data.length.unwrap_or(left);
+            if length > left {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+            file.read_exact_at(&mut bytes, data.offset)?;
+            Ok(Bytes::from(bytes))
+        };
+        read().map_err(|error: io::Error| format!("external data '{}': {error}", data.location))
+    }
+
+    /// What the search for families needs.
+    fn sketch(&self, model: &Model) -> Result<Sketch, String> {
+        let sketch = family::sketch(model, &|data| self.weights(data));
+        sketch.map_err(|reason| reason.to_string())
+    }
 }
 
 /// A model as it was copied.
@@ -57,6 +83,8 @@ pub struct Stashed {
     pub model: Model,
     /// What the operator should know of the files.
     pub warnings: Vec<String>,
+    /// What the search for families needs, or why the model can be in none.
+    pub sketch: Result<Sketch, String>,
 }
 
 impl Stash {
@@ -79,6 +107,16 @@ impl Stash {
     /// When it cannot be made.
     pub fn folder(&self, prefix: &str) -> io::Result<TempDir> {
         tempfile::Builder::new().prefix(prefix).tempdir_in(self.folder.path())
+    }
+
+    /// Writes a model that was made here.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn put(&self, model: &[u8]) -> io::Result<PrivateCopy> {
+        let copy = PrivateCopy(self.folder("leg-")?);
+        fs::write(copy.file(), model)?;
+        Ok(copy)
     }
 
     /// Copies a model file and all it refers to, until `cancelled` is set.
@@ -111,7 +149,9 @@ impl Stash {
             hasher.update(digest.as_bytes());
         }
         let digest = StageDigest(*hasher.finalize().as_bytes());
-        Ok(Stashed { copy: PrivateCopy(place), digest, model, warnings: writable(original) })
+        let copy = PrivateCopy(place);
+        let sketch = copy.sketch(&model);
+        Ok(Stashed { copy, digest, model, warnings: writable(original), sketch })
     }
 }
 

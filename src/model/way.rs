@@ -28,6 +28,14 @@ pub struct Way {
     pub policy: Policy,
 }
 
+impl Way {
+    /// Whether a stage is on it.
+    #[must_use]
+    pub fn leads_through(&self, stage: StageId) -> bool {
+        self.head == stage || self.bases.iter().any(|base| base.stage == stage)
+    }
+}
+
 /// A model's way as it is now: families come and go while their members are served.
 #[derive(Clone, Debug, Default)]
 pub struct WayCell(Arc<RwLock<Option<Arc<Way>>>>);

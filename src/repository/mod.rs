@@ -124,6 +124,19 @@ impl Repository {
         self.started.load(Ordering::Acquire)
     }
 
+    /// Keeps the families of models that share their lower layers in agreement with what is served; runs for as
+    /// long as the daemon.
+    pub async fn follow_families(self: Arc<Self>) {
+        let mut changes = self.served.changes();
+        // Nobody changes what is served any more once the other side is gone.
+        while changes.changed().await.is_ok() {
+            // While models load, what they have in common is about to change.
+            if let Some(ready) = self.served.settled().filter(|_| self.started()) {
+                self.loader.settle_families(ready).await;
+            }
+        }
+    }
+
     /// Whether a version that is ready also gets its work done: one whose process was stopped from outside
     /// does not, some two seconds later, nor does one that hangs.
     #[must_use]

@@ -99,6 +99,20 @@ impl Served {
         }
     }
 
+    /// Every version that answers; none while one is being loaded.
+    #[must_use]
+    pub fn settled(&self) -> Option<Vec<Arc<ModelSpec>>> {
+        let catalog = self.catalog();
+        if catalog.iter().any(|(.., state)| matches!(state, State::Loading)) {
+            return None;
+        }
+        let ready = catalog.iter().filter_map(|(.., state)| match state {
+            State::Ready(spec) => Some(spec.clone()),
+            _ => None,
+        });
+        Some(ready.collect())
+    }
+
     /// The numbers of a model's versions, whatever their state.
     #[must_use]
     pub fn versions(&self, model: &str) -> Vec<u64> {
@@ -125,9 +139,12 @@ impl Served {
     fn fell_ill(&self, stage: StageId, why: String) {
         self.change(|catalog| {
             for state in catalog.models.values_mut().flat_map(|versions| versions.values_mut()) {
-                if let State::Ready(spec) = state
-                    && spec.stage == stage
-                {
+                let State::Ready(spec) = state else { continue };
+                if spec.way.get().is_some_and(|way| way.leads_through(stage)) {
+                    tracing::warn!("model {}:{} is served whole: {why}", spec.name, spec.version);
+                    spec.way.set(None);
+                }
+                if spec.stage == stage {
                     self.ailing.lock().push(spec.clone());
                     *state = State::Unavailable(why);
                     return;

@@ -103,6 +103,32 @@ impl InputTensor {
 }
 
 impl Inputs {
+    /// One request of these rows, each of which is a request of one row of the same form.
+    ///
+    /// # Cost
+    /// Copies them.
+    #[must_use]
+    pub fn stack(rows: &[Self]) -> Self {
+        let runs: Vec<(&Self, usize, usize)> = rows.iter().map(|row| (row, 0, 1)).collect();
+        let Some(first) = rows.first() else { return Self { tensors: Vec::new(), rows: 0 } };
+        let tensor = |(index, tensor): (usize, &InputTensor)| {
+            let mut data = vec![0; Self::batch_bytes(index, &runs)];
+            Self::gather(index, &runs, &mut data);
+            let mut row_ends = Vec::new();
+            if !tensor.row_ends.is_empty() {
+                let ends = rows.iter().scan(0, |end, row| {
+                    *end += row.tensors[index].data.len();
+                    Some(*end)
+                });
+                row_ends.extend(ends);
+            }
+            let shape = tensor.batch_shape(rows.len());
+            InputTensor { shape, data: data.into(), row_ends, ..tensor.clone() }
+        };
+        let tensors = first.tensors.iter().enumerate().map(tensor).collect();
+        Self { tensors, rows: rows.len() }
+    }
+
     /// Bytes that one row holds over all inputs; of the largest one for `BYTES`.
     #[must_use]
     pub fn row_bytes(&self) -> usize {

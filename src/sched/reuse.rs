@@ -7,6 +7,7 @@
 //! # Source
 //! design.md section 4 (the routes) and the recommended design of scheduling.md (recompute or reuse).
 
+use serde::Deserialize;
 use std::time::Duration;
 
 /// How a row gets its answer.
@@ -43,7 +44,8 @@ impl Route {
 }
 
 /// Whether a model's rows go through shared bases.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Policy {
     /// As it pays.
     #[default]
@@ -52,6 +54,19 @@ pub enum Policy {
     Always,
     /// Not at all.
     Never,
+}
+
+impl std::str::FromStr for Policy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "always" => Ok(Self::Always),
+            "never" => Ok(Self::Never),
+            other => Err(format!("is '{other}'; expected one of auto, always, never")),
+        }
+    }
 }
 
 /// What a way costs.

@@ -4,14 +4,15 @@
 //! printed configuration are all derived from it. A flag `--rows-max` is `GRAFTD_ROWS_MAX` and `rows_max`.
 
 use super::values::{
-    batch_bytes, bytes, bytes_some, count, isolation, listen, ms_some, seconds_some, switch,
-    threads,
+    batch_bytes, bytes, bytes_some, count, isolation, listen, ms_some, seconds_some, sharing,
+    switch, threads,
 };
 use crate::driver::load::Isolation;
 use crate::engine::onnx::Provider;
 use crate::logging::{Form, check_filter};
 use crate::model::settings::Setting;
 use crate::repository::control::Mode;
+use crate::sched::reuse::Policy;
 use clap::Args;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -136,6 +137,14 @@ pub struct Sharing {
     #[arg(long, value_name = "BYTES", env = "GRAFTD_CACHE_BYTES", default_value = "256M")]
     #[arg(value_parser = bytes)]
     pub cache_bytes: u64,
+    /// Whether models that share their lower layers run these once: as it pays, wherever it can be done, or not at all
+    #[arg(long, value_name = "auto|always|never", env = "GRAFTD_SHARING", default_value = "auto")]
+    #[arg(value_parser = sharing)]
+    pub sharing: Policy,
+    /// Memory for base outputs that are kept for other heads; 0 keeps none
+    #[arg(long, value_name = "BYTES", env = "GRAFTD_BASE_CACHE_BYTES", default_value = "256M")]
+    #[arg(value_parser = bytes)]
+    pub base_cache_bytes: u64,
 }
 
 /// What is refused, and when.

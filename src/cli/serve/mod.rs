@@ -122,6 +122,7 @@ impl ServeArgs {
             rows_max: self.bounds.rows_max,
             bytes_max: self.bounds.queue_bytes,
             cache_bytes: self.sharing.cache_bytes,
+            base_cache_bytes: self.sharing.base_cache_bytes,
             watchdog_floor: Duration::from_millis(self.running.watchdog_ms),
             ..Config::default()
         }
@@ -150,6 +151,7 @@ impl ServeArgs {
             batch_rows_preferred: preferred,
             queue_delay: Duration::from_micros(sharing.queue_delay_max_us),
             join: !sharing.no_dedupe,
+            sharing: sharing.sharing,
             models: settings::by_model(&sharing.set),
             load_timeout: Duration::from_secs(running.load_timeout_s),
         })

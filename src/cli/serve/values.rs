@@ -1,6 +1,7 @@
 //! What was typed, as values: each parser says what is allowed when it refuses.
 
 use crate::driver::load::Isolation;
+use crate::sched::reuse::Policy;
 use nix::unistd::{Group, User};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
@@ -19,6 +20,10 @@ pub(super) fn isolation(text: &str) -> Result<Isolation, String> {
         "none" => Ok(Isolation::None),
         _ => Err("expected one of worker, auto, none".to_owned()),
     }
+}
+
+pub(super) fn sharing(text: &str) -> Result<Policy, String> {
+    text.parse().map_err(|_: String| "expected one of auto, always, never".to_owned())
 }
 
 /// Something that is there or not.

@@ -1,6 +1,7 @@
 //! From a file to warm sessions: copy, judge, start, probe, measure, and only then serve.
 
 mod background;
+mod family;
 mod own;
 mod padding;
 mod rehearsal;
@@ -19,6 +20,7 @@ use crate::engine::onnx::{OnnxEngine, SessionOptions};
 use crate::engine::worker::{LoadOrder, StartError, Worker, WorkerConfig};
 use crate::engine::{BatchPlan, Engine, Lane};
 use crate::graph::Model;
+use crate::graph::family::Sketch;
 use crate::graph::rules::{deterministic, safe_in_process};
 use crate::id::{DeviceId, SessionId, StageId};
 use crate::model::config::{Loaded, Setup, effective};
@@ -31,6 +33,8 @@ use crate::model::way::WayCell;
 use crate::model::{ModelSpec, Rows, TensorSpec};
 use crate::sched::config::StageConfig;
 use crate::sched::event::{Event, Purpose, Store};
+use crate::sched::reuse::Policy;
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -79,6 +83,8 @@ pub struct LoadConfig {
     pub queue_delay: Duration,
     /// Equal rows may be joined.
     pub join: bool,
+    /// Whether models go through shared bases that do not say.
+    pub sharing: Policy,
     /// What the user set for single models, by name.
     pub models: BTreeMap<String, Settings>,
     /// How long loading one version may take.
@@ -92,6 +98,9 @@ pub struct Loader {
     stash: Arc<Stash>,
     config: LoadConfig,
     stages: AtomicU32,
+    /// What families may need of the models that are served, by their stage.
+    materials: Mutex<BTreeMap<StageId, Arc<family::Material>>>,
+    families: tokio::sync::Mutex<family::State>,
 }
 
 impl std::fmt::Debug for Loader {
@@ -110,7 +119,15 @@ impl Loader {
     /// A loader that copies into `stash`.
     #[must_use]
     pub fn new(driver: Arc<Driver>, pools: Arc<Pools>, stash: Stash, config: LoadConfig) -> Self {
-        Self { driver, pools, stash: Arc::new(stash), config, stages: AtomicU32::new(0) }
+        Self {
+            driver,
+            pools,
+            stash: Arc::new(stash),
+            config,
+            stages: AtomicU32::new(0),
+            materials: Mutex::default(),
+            families: tokio::sync::Mutex::default(),
+        }
     }
 
     /// The worker processes that serve what was loaded.
@@ -155,7 +172,7 @@ impl Loader {
         own: &Own,
         stashed: Stashed,
     ) -> Result<ModelSpec, String> {
-        let Stashed { copy, digest: _, model, warnings: _ } = &stashed;
+        let Stashed { copy, model, .. } = &stashed;
         let label = format!("{}:{}", found.name, found.version);
         for warning in &stashed.warnings {
             tracing::warn!("model {label}: {warning}");
@@ -165,7 +182,7 @@ impl Loader {
         }
         let rehearsal = Arc::new(Rehearsal::new(self.config.load_timeout));
         let (mut host, sessions, mut lanes) =
-            self.host(own, model, (&copy.file(), &label), rehearsal.clone()).await?;
+            self.host(&own.session, model, (&copy.file(), &label), rehearsal.clone()).await?;
         let mut probed = probe_model(model, &own.fitted, &rehearsal, lanes[0].as_ref()).await;
         if let Host::Worker(worker, config) = &host
             && worker.has_ended()
@@ -199,29 +216,31 @@ impl Loader {
             }
         }
         warm::declared(own, &spec, &rehearsal, &lanes).await?;
+        let copy = Arc::new(stashed.copy);
+        let material = material(own, &spec, &probed, stashed.sketch, (&copy, &config));
         self.driver.event(Event::StageUp { stage, config });
         let slots = u32::try_from(own.session.threads.max(1)).unwrap_or(1);
-        self.serve((stage, slots), (host, sessions), warm, &times, stashed.copy)?;
+        self.serve((stage, slots), (host, sessions), warm, &times, copy)?;
+        self.keep_material(&spec, material);
         Ok(spec)
     }
 
     /// Starts whatever runs the model, trying again where its process dies.
     async fn host(
         &self,
-        own: &Own,
+        session: &SessionOptions,
         model: &Model,
         (file, label): (&std::path::Path, &str),
         rehearsal: Arc<Rehearsal>,
     ) -> Result<(Host, Vec<SessionId>, Vec<Arc<dyn Lane>>), String> {
-        let sessions: Vec<SessionId> =
-            (0..own.session.lanes).map(|_| self.driver.session()).collect();
+        let sessions: Vec<SessionId> = (0..session.lanes).map(|_| self.driver.session()).collect();
         let in_daemon = match self.config.isolation {
             Isolation::Worker => false,
             Isolation::Auto => safe_in_process(model).is_ok(),
             Isolation::None => true,
         };
         if in_daemon {
-            let (library, session) = (self.config.library.clone(), own.session.clone());
+            let (library, session) = (self.config.library.clone(), session.clone());
             let file = file.to_owned();
             let starts_threads = session.starts_threads();
             let load = move || OnnxEngine::load(&library, &file, &session);
@@ -235,7 +254,7 @@ impl Loader {
             let lane = InlineLane { session: sessions[0], number: 0, engine: engine.clone() };
             return Ok((Host::Daemon(engine), sessions, vec![Arc::new(lane)]));
         }
-        let config = self.worker_config(own, file, label);
+        let config = self.worker_config(session, file, label);
         let mut tries = 1;
         let worker = loop {
             match Worker::start(&config, &sessions, rehearsal.clone()).await {
@@ -252,16 +271,21 @@ impl Loader {
         Ok((Host::Worker(Box::new(worker), config), sessions, lanes))
     }
 
-    fn worker_config(&self, own: &Own, file: &std::path::Path, label: &str) -> WorkerConfig {
+    fn worker_config(
+        &self,
+        session: &SessionOptions,
+        file: &std::path::Path,
+        label: &str,
+    ) -> WorkerConfig {
         let LoadConfig { program, library, batch_bytes, load_timeout, .. } = &self.config;
         let geometry =
-            crate::engine::worker::Geometry { lanes: own.session.lanes, area_bytes: *batch_bytes };
+            crate::engine::worker::Geometry { lanes: session.lanes, area_bytes: *batch_bytes };
         WorkerConfig {
             program: program.clone(),
             order: LoadOrder {
                 library: library.clone(),
                 model: file.to_owned(),
-                session: own.session.clone(),
+                session: session.clone(),
                 geometry,
                 gives_way: true,
             },
@@ -398,7 +422,7 @@ impl Loader {
         (host, sessions): (Host, Vec<SessionId>),
         warm: Vec<Arc<BatchPlan>>,
         times: &[(usize, u64)],
-        copy: PrivateCopy,
+        copy: Arc<PrivateCopy>,
     ) -> Result<(), String> {
         let engine = match host {
             Host::Worker(worker, mut config) => {
@@ -406,7 +430,7 @@ impl Loader {
                 config.order.gives_way = false;
                 self.pools.adopt(
                     stage,
-                    Recipe { config, warm, slots, _copy: Arc::new(copy) },
+                    Recipe { config, warm, slots, _copy: copy },
                     *worker,
                     sessions,
                 );
@@ -429,6 +453,37 @@ impl Loader {
         }
         Ok(())
     }
+}
+
+/// What families may need of a model, or why it can be in none.
+fn material(
+    own: &Own,
+    spec: &ModelSpec,
+    probed: &Probed,
+    sketch: Result<Sketch, String>,
+    (copy, config): (&Arc<PrivateCopy>, &StageConfig),
+) -> Result<family::Material, String> {
+    if !spec.cuts_rows() {
+        return Err("its requests run as they come".into());
+    }
+    if let Some(why) = &spec.unshared {
+        return Err(why.clone());
+    }
+    if spec.padding.is_some() {
+        return Err("its inputs are padded".into());
+    }
+    if !own.setup.session.computes_as_usual() {
+        return Err("its sessions are set up in a way of their own".into());
+    }
+    let sample = probed.sample.ok_or("no made-up row was accepted")?;
+    Ok(family::Material {
+        sketch: sketch?,
+        copy: copy.clone(),
+        session: own.session.clone(),
+        config: config.clone(),
+        sample,
+        seed: probed.seed,
+    })
 }
 
 fn loaded<'a>(own: &Own, spec: &'a ModelSpec, stage: &'a StageConfig) -> Loaded<'a> {

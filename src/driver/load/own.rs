@@ -47,8 +47,13 @@ impl Own {
     }
 
     pub(super) fn on_gpu(&self) -> bool {
-        matches!(self.session.provider, Provider::Cuda | Provider::TensorRt)
+        on_gpu(&self.session)
     }
+}
+
+/// Whether sessions set up like this run on a GPU.
+pub(super) fn on_gpu(session: &SessionOptions) -> bool {
+    matches!(session.provider, Provider::Cuda | Provider::TensorRt)
 }
 
 fn session(config: &LoadConfig, own: &Session, settings: &Settings) -> SessionOptions {

@@ -2,6 +2,7 @@
 
 use crate::model::padding::Declared;
 use crate::model::settings::Settings;
+use crate::sched::reuse::Policy;
 use serde::Deserialize;
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -21,6 +22,7 @@ struct Own {
     queue_delay_max_us: Option<u64>,
     sessions: Option<NonZeroUsize>,
     threads: Option<NonZeroUsize>,
+    sharing: Option<Policy>,
     #[serde(default)]
     padding: Vec<Declared>,
 }
@@ -47,6 +49,7 @@ pub(super) fn parse(text: &str) -> Result<(Settings, Vec<Declared>), String> {
         queue_delay_max_us,
         sessions,
         threads,
+        sharing,
         padding,
     } = own;
     let count = |key: &str, value: Option<NonZeroUsize>| match value.map(NonZeroUsize::get) {
@@ -70,6 +73,7 @@ pub(super) fn parse(text: &str) -> Result<(Settings, Vec<Declared>), String> {
         queue_delay: queue_delay_max_us.map(Duration::from_micros),
         sessions: count("sessions", sessions)?,
         threads: count("threads", threads)?,
+        sharing,
     };
     Ok((settings, padding))
 }
@@ -81,7 +85,7 @@ mod tests {
     #[test]
     fn all_keys_are_read() {
         let text = "dedupe = false\ncache = true # kept\ntimeout_ms = 20\nmax_batch_rows = 8\n\
-                    preferred_batch_rows = [8, 4]\nqueue_delay_max_us = 50\nsessions = 2\nthreads = 3\n";
+                    preferred_batch_rows = [8, 4]\nqueue_delay_max_us = 50\nsessions = 2\nthreads = 3\nsharing = \"always\"\n";
         let expected = Settings {
             dedupe: Some(false),
             cache: Some(true),
@@ -90,6 +94,7 @@ mod tests {
             batch_rows_preferred: Some(vec![4, 8]),
             queue_delay: Some(Duration::from_micros(50)),
             sessions: Some(2),
+            sharing: Some(Policy::Always),
             threads: Some(3),
         };
         assert_eq!(parse(text), Ok((expected, vec![])));

@@ -81,6 +81,7 @@ impl Settings {
             batch_rows_preferred: Vec::new(),
             queue_delay: Duration::ZERO,
             join: true,
+            sharing: graftd::sched::reuse::Policy::Auto,
             models: std::collections::BTreeMap::new(),
             load_timeout: Duration::from_secs(60),
         };

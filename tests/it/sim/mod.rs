@@ -8,6 +8,7 @@ mod planted;
 mod replay;
 mod rng;
 mod tiny;
+mod ways;
 mod world;
 
 use checker::Checker;

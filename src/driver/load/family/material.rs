@@ -1,0 +1,40 @@
+//! What families need of a model once it serves: its sketch, its file, and rows that it accepts.
+
+use crate::engine::onnx::SessionOptions;
+use crate::graph;
+use crate::graph::family::{self, Leg, Sketch};
+use crate::model::probe::Sample;
+use crate::model::stash::PrivateCopy;
+use crate::sched::config::StageConfig;
+use std::sync::Arc;
+
+/// What families need of a model.
+#[derive(Debug)]
+pub(in crate::driver::load) struct Material {
+    /// What the search for families looks at.
+    pub sketch: Sketch,
+    /// The file that it is split from.
+    pub copy: Arc<PrivateCopy>,
+    /// How its sessions are set up.
+    pub session: SessionOptions,
+    /// How its whole stage is scheduled.
+    pub config: StageConfig,
+    /// Made-up rows that it accepts.
+    pub sample: Sample,
+    /// The seed of one that it accepts.
+    pub seed: u64,
+}
+
+impl Material {
+    /// The legs of its way with these cuts, lowest first.
+    ///
+    /// # Errors
+    /// A sentence, when it cannot be split there.
+    pub(super) fn split(&self, cuts: &[Vec<String>]) -> Result<Vec<Leg>, String> {
+        let bytes = std::fs::read(self.copy.file()).map_err(|error| error.to_string())?;
+        let model = graph::read(bytes.into()).map_err(|error| error.to_string())?;
+        let cuts: Vec<&[String]> = cuts.iter().map(Vec::as_slice).collect();
+        let legs = family::split(&model, &|data| self.copy.weights(data), &cuts);
+        legs.map_err(|reason| reason.to_string())
+    }
+}

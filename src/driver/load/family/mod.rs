@@ -1,0 +1,306 @@
+//! Families of served models: their bases brought up once, each member's head grafted on, and let go again.
+//!
+//! A member serves whole from the moment it is loaded. Its way through bases is opened only once base and head gave
+//! the whole model's answers, and closed before anything on it goes, so that no request ever waits for a family.
+
+mod material;
+mod proof;
+
+pub(super) use material::Material;
+
+use super::Loader;
+use super::background::background;
+use super::own::on_gpu;
+use crate::digest::StageDigest;
+use crate::driver::leg::{Leg, Source};
+use crate::engine::onnx::SessionOptions;
+use crate::graph;
+use crate::graph::family::{self, Family, Sketch};
+use crate::id::StageId;
+use crate::metrics::ModelMetrics;
+use crate::model::ModelSpec;
+use crate::model::way::{BaseUse, Way};
+use crate::sched::config::StageConfig;
+use crate::sched::event::{Event, Store};
+use crate::sched::reuse::Policy;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// The digest of everything from the inputs to a base's output.
+type BaseDigest = [u8; 32];
+
+/// What is grafted onto what.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    bases: BTreeMap<BaseDigest, StageId>,
+    /// By the stage of the whole model.
+    members: BTreeMap<StageId, Member>,
+    /// Cuts that were tried for a member and why they are not used, so that they are not tried again.
+    refused: BTreeMap<(StageId, Vec<BaseDigest>), String>,
+}
+
+/// A model with a way through bases.
+#[derive(Debug)]
+struct Member {
+    spec: Arc<ModelSpec>,
+    /// The digests of the cuts, lowest first, as they were found.
+    cuts: Vec<BaseDigest>,
+    /// The same with all that is below each.
+    bases: Vec<BaseDigest>,
+    head: StageId,
+    difference: f64,
+}
+
+/// A member's cuts, lowest first.
+#[derive(Clone, Debug, Default)]
+struct Cuts {
+    digests: Vec<BaseDigest>,
+    tensors: Vec<Vec<String>>,
+    bytes_per_row: Vec<Option<u64>>,
+}
+
+impl Loader {
+    /// Brings the families into agreement with what is served; one at a time.
+    pub async fn settle_families(&self, served: Vec<Arc<ModelSpec>>) {
+        let mut state = self.families.lock().await;
+        let live: BTreeMap<StageId, &Arc<ModelSpec>> =
+            served.iter().map(|spec| (spec.stage, spec)).collect();
+        self.materials.lock().retain(|stage, _| live.contains_key(stage));
+        state.refused.retain(|(stage, _), _| live.contains_key(stage));
+        let wanted = self.wanted(&live);
+        let stale = state.members.extract_if(.., |stage, member| {
+            wanted.get(stage).is_none_or(|(_, cuts)| cuts.digests != member.cuts)
+        });
+        let stale: Vec<Member> = stale.map(|(_, member)| member).collect();
+        for (stage, (material, cuts)) in wanted {
+            let tried = (stage, cuts.digests.clone());
+            if state.members.contains_key(&stage) || state.refused.contains_key(&tried) {
+                continue;
+            }
+            let spec = live[&stage].clone();
+            match self.graft(&mut state, &spec, &material, &cuts).await {
+                Ok(member) => {
+                    let shown = StageDigest(*member.bases.last().unwrap_or(&[0; 32]));
+                    tracing::info!(
+                        "model {}:{} shares base {shown}; base and head differ from the whole by {:.1e} of its size",
+                        spec.name,
+                        spec.version,
+                        member.difference
+                    );
+                    state.members.insert(stage, member);
+                }
+                Err(why) => {
+                    tracing::warn!("model {}:{} is served whole: {why}", spec.name, spec.version);
+                    state.refused.insert(tried, why);
+                }
+            }
+        }
+        // Only now, so that a base that old and new ways have in common stays where it is.
+        for member in stale {
+            if !state.members.contains_key(&member.spec.stage) {
+                member.spec.way.set(None);
+            }
+            self.driver.event(Event::StageRetired { stage: member.head });
+        }
+        self.sweep(&mut state);
+    }
+
+    /// The members that are to have a way, with their cuts.
+    fn wanted(
+        &self,
+        live: &BTreeMap<StageId, &Arc<ModelSpec>>,
+    ) -> BTreeMap<StageId, (Arc<Material>, Cuts)> {
+        let materials: Vec<(StageId, Arc<Material>)> = self
+            .materials
+            .lock()
+            .iter()
+            .filter(|(stage, _)| live.contains_key(stage))
+            .map(|(stage, material)| (*stage, material.clone()))
+            .collect();
+        let sketches: Vec<&Sketch> = materials.iter().map(|(_, kept)| &kept.sketch).collect();
+        let found = family::families(&sketches);
+        let mut cuts = BTreeMap::new();
+        found.families.iter().for_each(|family| collect(family, &Cuts::default(), 0, &mut cuts));
+        let named = |(member, cuts): (usize, Cuts)| {
+            let (stage, material) = materials.get(member)?.clone();
+            Some((stage, (material, cuts)))
+        };
+        cuts.into_iter().filter_map(named).collect()
+    }
+
+    /// Brings up what a member's way needs, proves it, and opens it.
+    async fn graft(
+        &self,
+        state: &mut State,
+        spec: &Arc<ModelSpec>,
+        material: &Arc<Material>,
+        cuts: &Cuts,
+    ) -> Result<Member, String> {
+        let (kept, names) = (material.clone(), cuts.tensors.clone());
+        let mut legs = background(move |_| kept.split(&names)).await?;
+        let head = legs.pop().ok_or("it has no head")?;
+        let mut below = [0; 32];
+        let mut uses: Vec<BaseUse> = Vec::new();
+        let mut bases = Vec::new();
+        for (leg, bytes_per_row) in legs.into_iter().zip(&cuts.bytes_per_row) {
+            let inner = !bases.is_empty();
+            let digest = if inner { over(&below, &leg.digest) } else { leg.digest };
+            let mut reads: Vec<usize> = leg.inputs.iter().filter_map(request_input).collect();
+            let known = state.bases.get(&digest).copied();
+            let base = match known {
+                Some(base) => base,
+                None => {
+                    let base =
+                        self.base(&leg, material, digest, bytes_per_row.unwrap_or(0)).await?;
+                    state.bases.insert(digest, base);
+                    base
+                }
+            };
+            if let Some(last) = uses.last() {
+                // The output of an inner base depends on what those below it read.
+                reads.extend(
+                    last.reads
+                        .iter()
+                        .filter(|read| !reads.contains(read))
+                        .copied()
+                        .collect::<Vec<_>>(),
+                );
+            }
+            uses.push(BaseUse { stage: base, digest: StageDigest(digest), reads });
+            bases.push(digest);
+            below = digest;
+        }
+        let label = format!("{}:{} head", spec.name, spec.version);
+        let head = self.head(&head, material, spec, &label).await?;
+        let policy = spec.settings.sharing.unwrap_or(self.config.sharing);
+        let way = Way { bases: uses, head, policy };
+        match proof::prove(&self.driver, spec, &way, material).await {
+            Ok(difference) => {
+                spec.way.set(Some(way));
+                let (spec, cuts) = (spec.clone(), cuts.digests.clone());
+                Ok(Member { spec, cuts, bases, head, difference })
+            }
+            Err(why) => {
+                self.driver.event(Event::StageRetired { stage: head });
+                Err(why)
+            }
+        }
+    }
+
+    /// Lets bases go that no member stands on.
+    fn sweep(&self, state: &mut State) {
+        let used: BTreeSet<BaseDigest> =
+            state.members.values().flat_map(|member| member.bases.iter().copied()).collect();
+        for (_, stage) in state.bases.extract_if(.., |digest, _| !used.contains(digest)) {
+            self.driver.event(Event::StageRetired { stage });
+        }
+    }
+
+    async fn base(
+        &self,
+        leg: &family::Leg,
+        material: &Material,
+        digest: BaseDigest,
+        output_bytes: u64,
+    ) -> Result<StageId, String> {
+        let label = format!("base {}", StageDigest(digest));
+        let counts = Arc::new(ModelMetrics::new(&label, 1));
+        let axes = std::iter::repeat_n(Some(0), leg.outputs).collect();
+        let config = StageConfig { kept_in: Store::Bases, output_bytes, ..material.config.clone() };
+        let canonical = leg.inputs.iter().scan(0, |next, source| {
+            Some(match *source {
+                family::Source::Below(number) => Source::Below(number),
+                // Told by what the base reads: members may order their inputs differently.
+                family::Source::Request(_) => {
+                    *next += 1;
+                    Source::Request(*next - 1)
+                }
+            })
+        });
+        let shape = Leg { inputs: canonical.collect(), output_axes: axes, counts };
+        self.bring_up_leg(&leg.bytes, shape, config, &material.session, &label).await
+    }
+
+    async fn head(
+        &self,
+        leg: &family::Leg,
+        material: &Material,
+        spec: &ModelSpec,
+        label: &str,
+    ) -> Result<StageId, String> {
+        let inputs = leg.inputs.iter().map(|source| match *source {
+            family::Source::Request(number) => Source::Request(number),
+            family::Source::Below(number) => Source::Below(number),
+        });
+        let output_axes = spec.output_axes.clone();
+        let shape = Leg { inputs: inputs.collect(), output_axes, counts: spec.counts.clone() };
+        let config = material.config.clone();
+        self.bring_up_leg(&leg.bytes, shape, config, &material.session, label).await
+    }
+
+    async fn bring_up_leg(
+        &self,
+        bytes: &bytes::Bytes,
+        leg: Leg,
+        config: StageConfig,
+        session: &SessionOptions,
+        label: &str,
+    ) -> Result<StageId, String> {
+        let model = graph::read(bytes.clone()).map_err(|error| format!("{label}: {error}"))?;
+        let copy = self.stash.put(bytes).map_err(|error| format!("{label}: {error}"))?;
+        let rehearsal = Arc::new(super::Rehearsal::new(self.config.load_timeout));
+        let (host, sessions, _) =
+            self.host(session, &model, (&copy.file(), label), rehearsal).await?;
+        let stage = StageId(self.stages.fetch_add(1, Ordering::Relaxed));
+        self.driver.add_leg(stage, leg, config);
+        let slots = u32::try_from(session.threads.max(1)).unwrap_or(1);
+        self.serve((stage, slots), (host, sessions), Vec::new(), &[], Arc::new(copy))?;
+        Ok(stage)
+    }
+
+    /// Keeps what a family may need of a model that was just loaded, unless it can be of none.
+    pub(super) fn keep_material(&self, spec: &ModelSpec, material: Result<Material, String>) {
+        let policy = spec.settings.sharing.unwrap_or(self.config.sharing);
+        let why = match material {
+            _ if policy == Policy::Never => "its sharing setting says never".to_owned(),
+            Ok(_) if on_gpu(&self.config.session) => "bases on GPUs are not tried yet".to_owned(),
+            Ok(material) => {
+                self.materials.lock().insert(spec.stage, Arc::new(material));
+                return;
+            }
+            Err(why) => why,
+        };
+        tracing::debug!("model {}:{} is in no family: {why}", spec.name, spec.version);
+    }
+}
+
+/// The number of an input of the model.
+fn request_input(source: &family::Source) -> Option<usize> {
+    match *source {
+        family::Source::Request(number) => Some(number),
+        family::Source::Below(_) => None,
+    }
+}
+
+/// The digest of a base upon another.
+fn over(below: &BaseDigest, own: &[u8; 32]) -> BaseDigest {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"graftd base on base 1\0").update(below).update(own);
+    *hasher.finalize().as_bytes()
+}
+
+/// The cuts of every member of a family and of those inside it; the innermost has the last word.
+fn collect(family: &Family, below: &Cuts, depth: usize, all: &mut BTreeMap<usize, Cuts>) {
+    let mut inner: Vec<(usize, Cuts)> = Vec::new();
+    for (place, &member) in family.members.iter().enumerate() {
+        let mut cuts =
+            all.get(&member).filter(|_| depth > 0).cloned().unwrap_or_else(|| below.clone());
+        cuts.digests.push(family.digest);
+        cuts.tensors.push(family.cut.get(place).cloned().unwrap_or_default());
+        cuts.bytes_per_row.push(family.bytes_per_row);
+        inner.push((member, cuts));
+    }
+    all.extend(inner);
+    family.children.iter().for_each(|child| collect(child, below, depth + 1, all));
+}

@@ -1,0 +1,98 @@
+//! Models that share their lower layers: found by themselves, run once, and let go without anybody noticing.
+
+use super::ask::{Ask, Form, fp32, singles};
+use super::daemon::{Daemon, Setup, needs_runtime};
+use std::ops::Range;
+
+const KIN: [&str; 3] = ["kin_left", "kin_right", "kin_far"];
+
+/// Rows that all differ.
+fn rows(model: &str, range: Range<u16>) -> Ask {
+    let count = range.len();
+    let values: Vec<f32> = range
+        .flat_map(|row| {
+            (0..64_u16).map(move |n| f32::from(row) / 8.0 - f32::from(n * 7 % 13) / 6.0)
+        })
+        .collect();
+    let input = if model == "kin_right" { "features" } else { "x" };
+    Ask::new(model, vec![fp32(input, &[count, 64], &values)])
+}
+
+/// A daemon whose families are found.
+async fn family(flags: &[&str]) -> Daemon {
+    let daemon = Setup::new(&KIN).flags(flags).start().await;
+    for model in KIN {
+        daemon.logged(&format!("model {model}:1 shares base"), 0).await;
+    }
+    daemon
+}
+
+/// Has a model loaded or unloaded.
+async fn told(daemon: &Daemon, verb: &str) {
+    let socket = daemon.setup.socket();
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_graftd"));
+    let told = command.arg(verb).arg("kin_right").arg("--socket").arg(socket).output().await;
+    let told = told.expect("it runs");
+    assert!(told.status.success(), "{told:?}");
+}
+
+async fn answer(daemon: &Daemon, ask: Ask) -> (String, Vec<f32>) {
+    let got = ask.of(daemon, Form::Binary).await.expect("an answer");
+    (got.route.clone(), singles(&got.outputs[0]))
+}
+
+#[tokio::test]
+async fn a_base_runs_once_for_all_its_heads_and_gives_the_same_answers() {
+    needs_runtime!();
+    let daemon = family(&["--sharing", "always"]).await;
+    let whole = Setup::new(&KIN).flags(&["--sharing", "never"]).start().await;
+    let expected = [
+        ("kin_left", "hit=0 join=0 run=5 whole=0 reuse=0 follow=0 recompute=5"),
+        ("kin_right", "hit=0 join=0 run=5 whole=0 reuse=5 follow=0 recompute=0"),
+        // It stands on the lower of the two bases.
+        ("kin_far", "hit=0 join=0 run=5 whole=0 reuse=5 follow=0 recompute=0"),
+        ("kin_left", "hit=5 join=0 run=0"),
+    ];
+    for (model, route) in expected {
+        let (taken, shared) = answer(&daemon, rows(model, 0..5)).await;
+        assert_eq!(taken, route, "{model}");
+        let (_, plain) = answer(&whole, rows(model, 0..5)).await;
+        let worst = shared.iter().zip(&plain).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 1e-5 && shared.len() == plain.len(), "{model}: {worst}");
+    }
+}
+
+#[tokio::test]
+async fn a_model_can_be_kept_out() {
+    needs_runtime!();
+    let setup = Setup::new(&KIN).flags(&["--set", "kin_right.sharing=never"]);
+    let daemon = setup.flags(&["--sharing", "always"]).start().await;
+    daemon.logged("model kin_left:1 shares base", 0).await;
+    daemon.logged("model kin_far:1 shares base", 0).await;
+    let (route, _) = answer(&daemon, rows("kin_right", 0..2)).await;
+    assert_eq!(route, "hit=0 join=0 run=2");
+    let (route, _) = answer(&daemon, rows("kin_left", 0..2)).await;
+    assert_eq!(route, "hit=0 join=0 run=2 whole=0 reuse=0 follow=0 recompute=2");
+}
+
+#[tokio::test]
+async fn a_member_that_goes_leaves_the_others_their_answers() {
+    needs_runtime!();
+    let daemon = family(&["--sharing", "always"]).await;
+    let before = answer(&daemon, rows("kin_left", 0..3)).await.1;
+    let from = daemon.lines().len();
+    told(&daemon, "unload").await;
+    let asked = answer(&daemon, rows("kin_left", 0..3)).await;
+    assert_eq!((asked.0.as_str(), asked.1), ("hit=3 join=0 run=0", before));
+    // The two that are left have the two lower layers in common, and their base is cut anew.
+    daemon.logged("model kin_left:1 shares base", from).await;
+    let (route, _) = answer(&daemon, rows("kin_left", 20..22)).await;
+    assert_eq!(route, "hit=0 join=0 run=2 whole=0 reuse=0 follow=0 recompute=2");
+    told(&daemon, "load").await;
+    daemon.logged("model kin_right:1 shares base", from).await;
+    let (route, _) = answer(&daemon, rows("kin_right", 20..22)).await;
+    assert!(
+        route.ends_with("recompute=2") || route.ends_with("reuse=2 follow=0 recompute=0"),
+        "{route}"
+    );
+}
