@@ -9,6 +9,7 @@
 pub mod constant;
 mod error;
 pub mod external;
+pub mod family;
 pub mod proto;
 pub mod read;
 pub mod rules;

@@ -55,6 +55,11 @@ pub fn deterministic(model: &Model) -> Result<(), Reason> {
     Ok(())
 }
 
+/// Whether an operator without a body is a function of its inputs; of Dropout only what never drops is.
+pub(in crate::graph) fn is_function(domain: &str, op: &str) -> bool {
+    KNOWN_DOMAINS.contains(&domain) && !RANDOM.contains(&(domain, op)) && op != "Dropout"
+}
+
 fn opset(opsets: &BTreeMap<String, i64>) -> Option<i64> {
     opsets.get("").copied()
 }

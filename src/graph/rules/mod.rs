@@ -9,13 +9,15 @@ pub mod determinism;
 mod fold;
 mod interpret;
 mod ops;
-mod order;
+pub(super) mod order;
+mod rows;
 pub mod safe;
 mod shapes;
 mod value;
 
 pub use batch::{BatchVerdict, batch_axes};
 pub use determinism::deterministic;
+pub(super) use rows::{Tensors, tensors};
 pub use safe::safe_in_process;
 
 use crate::text;
@@ -28,7 +30,7 @@ pub struct Reason(pub String);
 
 impl Reason {
     /// A reason whose sentence may quote any name of the file.
-    fn new(sentence: impl Into<String>) -> Self {
+    pub(super) fn new(sentence: impl Into<String>) -> Self {
         Self(text::plain(sentence))
     }
 }
@@ -58,4 +60,12 @@ impl fmt::Display for NodeLabel<'_> {
 #[cfg(test)]
 pub(crate) fn judge_all(model: &super::Model) {
     let _ = (deterministic(model), batch_axes(model), safe_in_process(model));
+    let none = |_: &super::ExternalData| Err("no files here".to_owned());
+    let _ = super::family::split(model, &none, &[]);
+    if let Ok(sketch) = super::family::sketch(model, &none) {
+        let found = super::family::families(&[&sketch, &sketch]);
+        for family in &found.families {
+            let _ = super::family::split(model, &none, &[&family.cut[0]]);
+        }
+    }
 }

@@ -24,7 +24,7 @@ pub(super) fn captured<'a>(graph: &'a GraphProto, names: &mut HashSet<&'a str>) 
 }
 
 /// The nodes, each after those whose outputs it reads; nodes of a cycle are left out.
-pub(super) fn order(nodes: &[NodeProto]) -> Vec<&NodeProto> {
+pub(in crate::graph) fn order(nodes: &[NodeProto]) -> Vec<&NodeProto> {
     let mut makers: HashMap<&str, usize> = HashMap::new();
     for (index, node) in nodes.iter().enumerate() {
         let named = node.output.iter().filter(|name| !name.is_empty());

@@ -91,6 +91,14 @@ impl Term {
         }
     }
 
+    /// The product with one row and every other open size taken as this number.
+    pub(super) fn estimate(&self, open: f64) -> f64 {
+        let open_sizes = self.symbols.iter().filter(|&&symbol| symbol != BATCH);
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let factor = self.factor.max(0) as f64;
+        open_sizes.fold(factor, |product, _| product * open)
+    }
+
     /// The product of several.
     pub(super) fn product<'a>(terms: impl IntoIterator<Item = Option<&'a Self>>) -> Option<Self> {
         terms.into_iter().try_fold(Self::ONE, |product, term| product.times(term?))

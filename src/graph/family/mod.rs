@@ -1,0 +1,34 @@
+//! Families: models that share their lower layers, where to cut them, and the models that come of the cut.
+//!
+//! Separate from the rules because a verdict is about one model and a family about several; from the catalogue
+//! because it is pure: models and bytes in, models and bytes out.
+//!
+//! # Invariants
+//! Equal digests are equal functions of the same inputs. A base is made of operators that are functions of their
+//! inputs; its outputs are rows along the first axis. What is not certain is left whole, with the reason.
+
+mod compute;
+mod content;
+mod cut;
+mod dag;
+mod find;
+mod flow;
+mod hash;
+mod inputs;
+mod net;
+mod schema;
+mod sketch;
+mod split;
+mod stage;
+mod tree;
+mod write;
+
+#[cfg(test)]
+mod real_tests;
+#[cfg(test)]
+mod tests;
+
+pub use content::Weights;
+pub use find::{Family, Found, Note, families};
+pub use sketch::{Sketch, sketch};
+pub use split::{Leg, Source, split};

@@ -1,0 +1,130 @@
+//! The real families and those of the repository, found without hints.
+//!
+//! Separate because it needs files, some of which must be fetched; without those it says so and passes.
+
+use super::*;
+use crate::graph::external::ExternalData;
+use crate::graph::read::{Model, read};
+use bytes::Bytes;
+use std::path::{Path, PathBuf};
+
+fn none(_: &ExternalData) -> Result<Bytes, String> {
+    Err("the model has no external data".into())
+}
+
+/// The models of a folder by name; none where it was not fetched.
+fn models(folder: &str) -> Vec<(String, Model)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_default();
+    paths.sort();
+    let model = |path: PathBuf| {
+        let name = path.file_name()?.to_str()?.to_owned();
+        let bytes = std::fs::read(path.join("1/model.onnx")).ok()?;
+        Some((name, read(bytes.into()).unwrap()))
+    };
+    paths.into_iter().filter_map(model).collect()
+}
+
+/// A family tree as text: its members, and below it the families inside.
+fn tree(family: &Family, names: &[&str], depth: usize) -> String {
+    let members: Vec<&str> = family.members.iter().map(|&at| names[at]).collect();
+    let whole = if family.is_whole { " whole" } else { "" };
+    let children: Vec<String> =
+        family.children.iter().map(|child| tree(child, names, depth + 1)).collect();
+    let indent = "  ".repeat(depth);
+    format!("{indent}{}{whole}\n{}", members.join(" "), children.concat())
+}
+
+/// Finds the families of a folder, splits every member, and checks that the legs agree.
+fn found(folder: &str) -> Option<String> {
+    let models = models(folder);
+    if models.is_empty() {
+        return None;
+    }
+    let mut sketches = Vec::new();
+    let mut kept = Vec::new();
+    for (name, model) in &models {
+        match sketch(model, &none) {
+            Ok(sketch) => {
+                sketches.push(sketch);
+                kept.push((name.as_str(), model));
+            }
+            Err(why) => println!("{name}: left whole: {why}"),
+        }
+    }
+    let names: Vec<&str> = kept.iter().map(|(name, _)| *name).collect();
+    let found = families(&sketches.iter().collect::<Vec<_>>());
+    for note in &found.notes {
+        let members: Vec<&str> = note.members.iter().map(|&at| names[at]).collect();
+        println!("{members:?}: {}", note.why);
+    }
+    for family in &found.families {
+        agree(family, &kept, &mut Vec::new());
+    }
+    Some(found.families.iter().map(|family| tree(family, &names, 0)).collect())
+}
+
+/// Checks a family's legs: equal bytes and digests from every member, heads with the model's own outputs.
+fn agree(family: &Family, models: &[(&str, &Model)], below: &mut Vec<Family>) {
+    below.push(family.clone());
+    let mut first: Option<Leg> = None;
+    for &member in &family.members {
+        let place = |family: &Family| family.members.iter().position(|&own| own == member).unwrap();
+        let cuts: Vec<&[String]> =
+            below.iter().map(|family| family.cut[place(family)].as_slice()).collect();
+        let (name, model) = models[member];
+        let legs = split(model, &none, &cuts).unwrap_or_else(|why| panic!("{name}: {why}"));
+        assert_eq!(legs.len(), cuts.len() + 1);
+        let base = &legs[legs.len() - 2];
+        assert_eq!(base.digest, family.digest, "{name}");
+        let requests: Vec<usize> = base
+            .inputs
+            .iter()
+            .filter_map(|source| match source {
+                Source::Request(at) => Some(*at),
+                Source::Below(_) => None,
+            })
+            .collect();
+        assert_eq!(requests, family.inputs[place(family)], "{name}");
+        let head = legs.last().unwrap();
+        let read_back = read(head.bytes.clone()).unwrap();
+        assert_eq!(read_back.outputs(), model.outputs(), "{name}");
+        match &first {
+            Some(first) => {
+                assert_eq!(first.digest, base.digest);
+                assert!(first.bytes == base.bytes, "{name}: the base's bytes differ");
+            }
+            None => first = Some(base.clone()),
+        }
+    }
+    for child in &family.children {
+        agree(child, models, below);
+    }
+    below.pop();
+}
+
+#[test]
+fn the_families_of_the_repository_are_found() {
+    let expected = "digits_digit digits_high digits_parity digits_tuned\n  digits_digit digits_high \
+                    digits_parity\n";
+    assert_eq!(found("models").as_deref(), Some(expected));
+}
+
+#[test]
+fn real_families_are_found_without_hints() {
+    let Some(found) = found("models/real") else {
+        println!("skipped: real_families_are_found_without_hints: `make models` was not run");
+        return;
+    };
+    let expected = "\
+basic_pitch pitch_contour pitch_note pitch_onset
+  basic_pitch pitch_note pitch_onset
+    basic_pitch pitch_onset
+kws_command kws_voice kws_wake
+minilm minilm_embed minilm_keywords minilm_route minilm_sentiment minilm_topic
+  minilm_embed minilm_route minilm_sentiment minilm_topic
+";
+    assert_eq!(found, expected);
+}
