@@ -68,6 +68,7 @@ fn show(
         of("row bytes", bytes(load.held_bytes), bytes(limits.held_bytes)),
         of("slots", load.slots_used.to_string(), limits.slots.to_string()),
         of("kept bytes", bytes(load.kept_bytes), bytes(limits.kept_bytes)),
+        of("base bytes", bytes(load.base_bytes), bytes(limits.base_bytes)),
         ("kept rows", load.kept_rows.to_string()),
         ("connections", load.connections.to_string()),
     ];

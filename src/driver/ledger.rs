@@ -251,7 +251,9 @@ impl Ledger {
             let (inputs, number) = leg.row(row, reads, part, projected)?;
             plan.push(inputs, number);
         }
-        Some((lane, Arc::new(plan), leg.counts.clone()))
+        let first = self.requests.get(&rows.first()?.request)?;
+        let counts = leg.counts.as_ref().unwrap_or(&first.spec.counts);
+        Some((lane, Arc::new(plan), counts.clone()))
     }
 
     fn started(&mut self, id: RequestId) {

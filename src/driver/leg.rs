@@ -21,8 +21,8 @@ pub struct Leg {
     pub inputs: Vec<Source>,
     /// The batch axis of every output.
     pub output_axes: Arc<[Option<usize>]>,
-    /// Where its batches are counted.
-    pub counts: Arc<ModelMetrics>,
+    /// Where its batches are counted; none for a head, whose batches count for its model.
+    pub counts: Option<Arc<ModelMetrics>>,
 }
 
 /// One row of the output of the stage below.

@@ -127,6 +127,8 @@ pub struct ModelMetrics {
     pub(super) inferences: AtomicU64,
     pub(super) rows_hit: AtomicU64,
     pub(super) rows_joined: AtomicU64,
+    /// Rows that went through shared bases: with a kept output, behind a running base, with a run of their own.
+    pub(super) rows_based: [AtomicU64; 3],
     pub(super) rows_executed: AtomicU64,
     ends: [Timed; End::ALL.len()],
     shed: [AtomicU64; REFUSALS.len()],
@@ -169,7 +171,7 @@ impl ModelMetrics {
     /// A request was answered.
     pub fn answered(&self, request: &Answered) {
         self.last_ns.store(request.at.as_nanos(), Relaxed);
-        let Tally { hit, join, .. } = request.tally;
+        let Tally { hit, join, reuse, follow, recompute, .. } = request.tally;
         if hit > 0 {
             self.rows_hit.fetch_add(u64::from(hit), Relaxed);
         }
@@ -178,6 +180,11 @@ impl ModelMetrics {
         };
         self.ran.observe(nanos(request.took));
         self.rows_joined.fetch_add(u64::from(join), Relaxed);
+        for (counter, rows) in self.rows_based.iter().zip([reuse, follow, recompute]) {
+            if rows > 0 {
+                counter.fetch_add(u64::from(rows), Relaxed);
+            }
+        }
         self.inferences.fetch_add(request.inferences, Relaxed);
         self.queue.observe(nanos(phases.queue));
         self.gather.observe(nanos(phases.gather));

@@ -37,6 +37,8 @@ pub struct Scene {
     pub workers: usize,
     /// The budget of kept rows in bytes.
     pub kept_bytes_max: u64,
+    /// The budget of kept base outputs in bytes.
+    pub base_bytes_max: u64,
     /// When the daemon started, since 1970.
     pub started: Duration,
 }
@@ -148,7 +150,7 @@ impl Metrics {
         page.family("graftd_log_lines_dropped_total", Kind::Counter, help);
         page.sample(&[], lost);
         let load = &scene.load;
-        let gauges: [(&str, &str, u64); 11] = [
+        let gauges: [(&str, &str, u64); 14] = [
             ("graftd_queued_rows", "Rows in queues", load.queued_rows as u64),
             ("graftd_flights", "Rows that wait or run", load.flights as u64),
             ("graftd_held_bytes", "Input bytes of rows that wait or run", load.held_bytes),
@@ -158,6 +160,9 @@ impl Metrics {
             ("graftd_kept_rows", "Rows in the row store", load.kept_rows as u64),
             ("graftd_kept_bytes", "Bytes of the row store, all included", load.kept_bytes),
             ("graftd_kept_bytes_max", "What the row store may hold", scene.kept_bytes_max),
+            ("graftd_base_rows", "Base outputs in their store", load.base_rows as u64),
+            ("graftd_base_bytes", "Bytes of kept base outputs, all included", load.base_bytes),
+            ("graftd_base_bytes_max", "What their store may hold", scene.base_bytes_max),
             ("graftd_workers", "Worker processes that live", scene.workers as u64),
             ("graftd_connections", "Open connections", self.connections()),
         ];
@@ -205,6 +210,13 @@ fn triton(page: &mut Page, models: &[Arc<ModelMetrics>]) {
 fn own_counters(page: &mut Page, models: &[Arc<ModelMetrics>]) {
     for family in OWN {
         counter(page, models, family);
+    }
+    let help = "Rows that went through a shared base, by where its output came from";
+    page.family("graftd_rows_based_total", Kind::Counter, help);
+    for counts in models {
+        for (route, rows) in ["reuse", "follow", "recompute"].into_iter().zip(&counts.rows_based) {
+            page.sample(&labels(counts, "route", route), of(rows));
+        }
     }
     page.family("graftd_requests_total", Kind::Counter, "Requests by how they ended");
     for counts in models {

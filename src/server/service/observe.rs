@@ -31,6 +31,7 @@ impl Service {
             models: models.collect(),
             workers: self.repository.workers().len(),
             kept_bytes_max: self.driver.limits().cache_bytes,
+            base_bytes_max: self.driver.limits().base_cache_bytes,
             started: self.epoch(),
         })
     }
@@ -94,6 +95,7 @@ impl Service {
                 slots_used: load.slots_used,
                 kept_rows: load.kept_rows,
                 kept_bytes: load.kept_bytes,
+                base_bytes: load.base_bytes,
                 connections: self.metrics.connections(),
             },
             limits: Limits {
@@ -102,6 +104,7 @@ impl Service {
                 rows: limits.rows_max,
                 held_bytes: limits.bytes_max,
                 kept_bytes: limits.cache_bytes,
+                base_bytes: limits.base_cache_bytes,
                 timeout_ms: self.timeout.map(millis),
             },
         }

@@ -96,6 +96,8 @@ pub struct LoadNow {
     pub kept_rows: usize,
     /// Its bytes, bookkeeping included.
     pub kept_bytes: u64,
+    /// Bytes of kept base outputs, bookkeeping included.
+    pub base_bytes: u64,
     /// Open connections.
     pub connections: u64,
 }
@@ -114,6 +116,8 @@ pub struct Limits {
     pub held_bytes: u64,
     /// Bytes of the row store.
     pub kept_bytes: u64,
+    /// Bytes of the store of base outputs.
+    pub base_bytes: u64,
     /// How long a request waits that does not say; none for as long as it takes.
     pub timeout_ms: Option<u64>,
 }

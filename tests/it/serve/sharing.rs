@@ -75,7 +75,7 @@ async fn known_rows_are_not_computed_again() {
     let mixed = rows(0..32).parameter("graftd_rows", true);
     let mixed = mixed.of(&daemon, Form::GrpcRaw).await.expect("an answer");
     assert_eq!(mixed.route, "hit=20 join=0 run=12");
-    assert_eq!(mixed.rows, Some(format!("{}run{}", "hit,".repeat(20), ",run".repeat(11))));
+    assert_eq!(mixed.rows, Some(format!("{}whole{}", "hit,".repeat(20), ",whole".repeat(11))));
     let close = super::ask::singles(&fresh.outputs[0])
         .into_iter()
         .zip(super::ask::singles(&mixed.outputs[0]));

@@ -51,8 +51,8 @@ async fn npy_files_go_in_and_come_out() {
     let arguments = ["iris", "--input", &input, "--save", save, "--param", "graftd_rows=true"];
     let text = infer(&daemon.setup.socket(), &arguments, "").await.expect("an answer");
     let start = format!(
-        "iris version 1\nroute hit=0 join=0 run=16\ngraftd_rows \"run{}\"\n",
-        ",run".repeat(15)
+        "iris version 1\nroute hit=0 join=0 run=16\ngraftd_rows \"whole{}\"\n",
+        ",whole".repeat(15)
     );
     assert!(text.starts_with(&start), "{text}");
     assert!(text.contains("\nlabel BYTES [16]\n[\"virginica\", "), "{text}");

@@ -218,7 +218,7 @@ impl Loader {
                 }
             })
         });
-        let shape = Leg { inputs: canonical.collect(), output_axes: axes, counts };
+        let shape = Leg { inputs: canonical.collect(), output_axes: axes, counts: Some(counts) };
         self.bring_up_leg(&leg.bytes, shape, config, &material.session, &label).await
     }
 
@@ -234,7 +234,7 @@ impl Loader {
             family::Source::Below(number) => Source::Below(number),
         });
         let output_axes = spec.output_axes.clone();
-        let shape = Leg { inputs: inputs.collect(), output_axes, counts: spec.counts.clone() };
+        let shape = Leg { inputs: inputs.collect(), output_axes, counts: None };
         let config = material.config.clone();
         self.bring_up_leg(&leg.bytes, shape, config, &material.session, label).await
     }
