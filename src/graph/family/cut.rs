@@ -19,6 +19,8 @@ const AGAIN_MAX: f64 = 0.05;
 const PRICE: (f64, f64) = (1e-3, 4.0);
 /// Most prices tried.
 const PRICES_MAX: usize = 14;
+/// What each further tensor costs beside its bytes: a buffer, a copy, a name to look up.
+const TENSOR_BYTES: u64 = 256;
 /// Parts of a byte that are told apart.
 const SCALE: f64 = 1024.0;
 
@@ -172,7 +174,9 @@ impl<'m, 's> Common<'m, 's> {
             };
             let (below, over) = (flow.node(), flow.node());
             #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-            let bytes = value.row_bytes.map_or(ENDLESS, |bytes| scaled(bytes as f64));
+            let bytes = value
+                .row_bytes
+                .map_or(ENDLESS, |bytes| scaled(bytes.saturating_add(TENSOR_BYTES) as f64));
             flow.edge(node, below, ENDLESS);
             flow.edge(below, over, bytes);
             if value.is_needed {

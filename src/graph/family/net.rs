@@ -7,8 +7,11 @@
 //! Every value comes after those it is made of. A body sees outer values only through its captures. What cannot be
 //! told apart this way is an error, never a guess.
 
+mod settings;
+
+use self::settings::{Frame, constant_of, graphs, resolved, settings};
 use super::schema::since;
-use crate::graph::constant::{self, elem};
+use crate::graph::constant;
 use crate::graph::proto::{
     AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto,
 };
@@ -16,7 +19,7 @@ use crate::graph::read::{Model, domain, opsets};
 use crate::graph::rules::order::order;
 use crate::graph::rules::{NodeLabel, Reason};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 /// Most nodes, functions counted each time they are called.
 const NODES_MAX: usize = 1_000_000;
@@ -126,12 +129,6 @@ pub(super) fn net(model: &Model) -> Result<Net<'_>, Reason> {
     let names: Vec<&str> = model.inputs().iter().map(|port| port.name.as_str()).collect();
     let (net, _) = build.graph(graph, &names, &frame)?;
     Ok(net)
-}
-
-/// What holds for all nodes of a graph or function.
-struct Frame<'a> {
-    opsets: BTreeMap<String, i64>,
-    given: HashMap<&'a str, &'a AttributeProto>,
 }
 
 /// The names of a graph or function.
@@ -389,83 +386,4 @@ impl<'a> Build<'a> {
                 _ => training.is_none_or(off),
             }
     }
-}
-
-/// The settings of a node that hold no graph, those given by a function's caller filled in, sorted by name.
-fn settings<'a>(node: &'a NodeProto, frame: &Frame<'a>) -> Vec<(&'a str, &'a AttributeProto)> {
-    let plain = |(_, value): &(&str, &AttributeProto)| value.g.is_none() && value.graphs.is_empty();
-    let mut settings: Vec<_> = resolved(node, frame).filter(plain).collect();
-    settings.sort_by_key(|(name, _)| *name);
-    settings
-}
-
-fn resolved<'a>(
-    node: &'a NodeProto,
-    frame: &Frame<'a>,
-) -> impl Iterator<Item = (&'a str, &'a AttributeProto)> {
-    node.attribute.iter().filter_map(|attribute| {
-        let own = match attribute.ref_attr_name() {
-            "" => Some(attribute),
-            outer => frame.given.get(outer).copied(),
-        };
-        own.map(|own| (attribute.name(), own))
-    })
-}
-
-/// The graphs that a node holds, sorted by the setting's name.
-fn graphs(node: &NodeProto) -> Result<Vec<(&str, &GraphProto)>, Reason> {
-    if node.attribute.iter().any(|attribute| !attribute.graphs.is_empty()) {
-        let label = NodeLabel(node);
-        return Err(Reason::new(format!("{label} holds a list of graphs, which no operator has")));
-    }
-    let graphs = node.attribute.iter();
-    let mut graphs: Vec<_> =
-        graphs.filter_map(|attr| Some((attr.name(), attr.g.as_deref()?))).collect();
-    graphs.sort_by_key(|(name, _)| *name);
-    Ok(graphs)
-}
-
-/// The tensor of a Constant node.
-fn constant_of<'a>(
-    domain: &str,
-    node: &'a NodeProto,
-    settings: &[(&str, &'a AttributeProto)],
-) -> Result<Option<Tensor<'a>>, Reason> {
-    if !domain.is_empty() || node.op_type() != "Constant" {
-        return Ok(None);
-    }
-    let list = |count: usize| vec![i64::try_from(count).unwrap_or(i64::MAX)];
-    let mut made = TensorProto::default();
-    match settings {
-        [("value", value)] if value.t.is_some() => {
-            return Ok(value.t.as_deref().map(|tensor| Box::new(Cow::Borrowed(tensor))));
-        }
-        [("value_int", value)] => {
-            (made.data_type, made.int64_data) = (Some(elem::INT64), vec![value.i()]);
-        }
-        [("value_ints", value)] => {
-            (made.data_type, made.int64_data) = (Some(elem::INT64), value.ints.clone());
-            made.dims = list(value.ints.len());
-        }
-        [("value_float", value)] => {
-            (made.data_type, made.float_data) = (Some(elem::FLOAT), vec![value.f()]);
-        }
-        [("value_floats", value)] => {
-            (made.data_type, made.float_data) = (Some(elem::FLOAT), value.floats.clone());
-            made.dims = list(value.floats.len());
-        }
-        [("value_string", value)] => {
-            let text = value.s.clone().unwrap_or_default();
-            (made.data_type, made.string_data) = (Some(elem::STRING), vec![text]);
-        }
-        [("value_strings", value)] => {
-            (made.data_type, made.string_data) = (Some(elem::STRING), value.strings.clone());
-            made.dims = list(value.strings.len());
-        }
-        _ => {
-            let label = NodeLabel(node);
-            return Err(Reason::new(format!("{label} holds no tensor that can be compared")));
-        }
-    }
-    Ok(Some(Box::new(Cow::Owned(made))))
 }
