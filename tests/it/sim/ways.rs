@@ -172,28 +172,7 @@ impl World {
             Action::Spend { flight } => assert!(self.parts.remove(&flight), "spent twice"),
             Action::Evict { slot } => assert!(self.kept.remove(&slot).is_some()),
             Action::Hit { slot, .. } => assert!(self.kept.contains_key(&slot)),
-            Action::Reply { request, outcome } => {
-                assert!(self.waiting.remove(&request), "{request} has two ends");
-                match outcome {
-                    Outcome::Complete(tally) => {
-                        let rows = self.jobs[&request].rows.len() as u32;
-                        assert_eq!(tally.hit + tally.join + tally.run(), rows);
-                        for (route, rows) in [
-                            (Route::Reuse, tally.reuse),
-                            (Route::Follow, tally.follow),
-                            (Route::Recompute, tally.recompute),
-                            (Route::Whole, tally.whole),
-                        ] {
-                            *self.routes.entry(route).or_default() += u64::from(rows);
-                        }
-                    }
-                    Outcome::Refused { .. } | Outcome::Quarantined => {
-                        self.released.insert(request);
-                    }
-                    Outcome::Failed(_) | Outcome::Crashed => assert!(self.faults),
-                    Outcome::Expired => panic!("nobody set a deadline"),
-                }
-            }
+            Action::Reply { request, outcome } => self.ended(request, &outcome),
             Action::Release { request } => assert!(self.released.insert(request), "released twice"),
             Action::Isolate { stage } => self.raise(stage, Purpose::Isolation),
             Action::Retire { session } => {
@@ -201,6 +180,29 @@ impl World {
             }
             Action::Routes { .. } | Action::Forget { .. } => {}
             Action::Terminate { .. } | Action::Kill { .. } => panic!("no run takes long"),
+        }
+    }
+
+    fn ended(&mut self, request: RequestId, outcome: &Outcome) {
+        assert!(self.waiting.remove(&request), "{request} has two ends");
+        match outcome {
+            Outcome::Complete(tally) => {
+                let rows = self.jobs[&request].rows.len() as u32;
+                assert_eq!(tally.hit + tally.join + tally.run(), rows);
+                for (route, rows) in [
+                    (Route::Reuse, tally.reuse),
+                    (Route::Follow, tally.follow),
+                    (Route::Recompute, tally.recompute),
+                    (Route::Whole, tally.whole),
+                ] {
+                    *self.routes.entry(route).or_default() += u64::from(rows);
+                }
+            }
+            Outcome::Refused { .. } | Outcome::Quarantined => {
+                self.released.insert(request);
+            }
+            Outcome::Failed(_) | Outcome::Crashed => assert!(self.faults),
+            Outcome::Expired => panic!("nobody set a deadline"),
         }
     }
 
