@@ -4,6 +4,7 @@
 
 // Words: plain data.
 pub mod clock;
+pub mod codec;
 pub mod digest;
 pub mod error;
 pub mod id;

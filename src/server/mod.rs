@@ -8,7 +8,6 @@ mod activity;
 mod answer;
 pub mod authority;
 mod body;
-pub mod codec;
 mod coding;
 mod connection;
 mod grpc;

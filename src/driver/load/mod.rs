@@ -2,6 +2,7 @@
 
 mod background;
 mod family;
+mod measure;
 mod own;
 mod padding;
 mod rehearsal;
@@ -11,7 +12,7 @@ mod warm;
 use background::{background, foreground};
 use own::Own;
 pub(super) use rehearsal::Rehearsal;
-use trial::{Probed, probe_model, sample_plan, unprobed};
+use trial::{Probed, probe_model, unprobed};
 
 use super::Driver;
 use super::pool::{Pools, Recipe, WorkerFacts};
@@ -20,7 +21,6 @@ use crate::engine::onnx::{OnnxEngine, SessionOptions};
 use crate::engine::worker::{LoadOrder, StartError, Worker, WorkerConfig};
 use crate::engine::{BatchPlan, Engine, Lane};
 use crate::graph::Model;
-use crate::graph::family::Sketch;
 use crate::graph::rules::{deterministic, safe_in_process};
 use crate::id::{DeviceId, SessionId, StageId};
 use crate::model::config::{Loaded, Setup, effective};
@@ -47,9 +47,6 @@ const TRIES: u32 = 3;
 const INLINE_BELOW: Duration = Duration::from_micros(50);
 /// Copies of files that change meanwhile.
 const COPIES: u32 = 3;
-/// Time spent at most on measuring one batch size.
-const MEASURE: Duration = Duration::from_millis(40);
-
 /// Where a stage runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Isolation {
@@ -217,7 +214,7 @@ impl Loader {
         }
         warm::declared(own, &spec, &rehearsal, &lanes).await?;
         let copy = Arc::new(stashed.copy);
-        let material = material(own, &spec, &probed, stashed.sketch, (&copy, &config));
+        let material = family::Material::of(own, &spec, &probed, stashed.sketch, (&copy, &config));
         self.driver.event(Event::StageUp { stage, config });
         let slots = u32::try_from(own.session.threads.max(1)).unwrap_or(1);
         self.serve((stage, slots), (host, sessions), warm, &times, copy)?;
@@ -292,36 +289,6 @@ impl Loader {
             load_timeout: *load_timeout,
             label: label.to_owned(),
         }
-    }
-
-    /// Times batches of growing size until larger ones stop helping.
-    async fn measure(
-        &self,
-        own: &Own,
-        probed: &Probed,
-        rehearsal: &Rehearsal,
-        lane: &dyn Lane,
-    ) -> Vec<(usize, u64)> {
-        let Some(sample) = probed.sample else { return Vec::new() };
-        let limit = if matches!(probed.rows, Rows::Independent { .. }) { 64 } else { 1 };
-        let set = own.settings.batch_rows_max.or(self.config.batch_rows_max);
-        let declared = own.setup.request_rows_max();
-        let limit = set.unwrap_or(limit).min(limit).min(declared.unwrap_or(limit));
-        let mut times: Vec<(usize, u64)> = Vec::new();
-        let mut rows = 1;
-        while rows <= limit {
-            let plan = sample_plan(probed, sample, rows);
-            let Some(ns) = best_time(rehearsal, lane, &plan).await else { break };
-            times.push((rows, ns));
-            let rate = |&(rows, ns): &(usize, u64)| rows as f64 / ns.max(1) as f64;
-            let best = times.iter().map(rate).fold(0.0, f64::max);
-            let first = times.iter().position(|time| rate(time) >= 0.97 * best).unwrap_or(0);
-            if times.len() - first > 2 {
-                break;
-            }
-            rows *= 2;
-        }
-        times
     }
 
     fn stage_config(&self, spec: &ModelSpec, times: &[(usize, u64)]) -> StageConfig {
@@ -455,37 +422,6 @@ impl Loader {
     }
 }
 
-/// What families may need of a model, or why it can be in none.
-fn material(
-    own: &Own,
-    spec: &ModelSpec,
-    probed: &Probed,
-    sketch: Result<Sketch, String>,
-    (copy, config): (&Arc<PrivateCopy>, &StageConfig),
-) -> Result<family::Material, String> {
-    if !spec.cuts_rows() {
-        return Err("its requests run as they come".into());
-    }
-    if let Some(why) = &spec.unshared {
-        return Err(why.clone());
-    }
-    if spec.padding.is_some() {
-        return Err("its inputs are padded".into());
-    }
-    if !own.setup.session.computes_as_usual() {
-        return Err("its sessions are set up in a way of their own".into());
-    }
-    let sample = probed.sample.ok_or("no made-up row was accepted")?;
-    Ok(family::Material {
-        sketch: sketch?,
-        copy: copy.clone(),
-        session: own.session.clone(),
-        config: config.clone(),
-        sample,
-        seed: probed.seed,
-    })
-}
-
 fn loaded<'a>(own: &Own, spec: &'a ModelSpec, stage: &'a StageConfig) -> Loaded<'a> {
     Loaded {
         name: &spec.name,
@@ -517,20 +453,4 @@ fn stable(
         before = after;
     }
     Err("its files change while they are copied; load it when they are complete".into())
-}
-
-/// The shortest of a few runs, which is what the batch costs when nobody disturbs it.
-async fn best_time(rehearsal: &Rehearsal, lane: &dyn Lane, plan: &Arc<BatchPlan>) -> Option<u64> {
-    let clock = crate::clock::Clock::start();
-    let mut best = None;
-    for round in 0..50 {
-        let start = clock.now();
-        rehearsal.run(lane, plan).await.ok()?;
-        let took = crate::time::nanos(clock.now().since(start));
-        best = Some(best.map_or(took, |best: u64| best.min(took)));
-        if round >= 2 && clock.now().since(crate::time::MonoTime::ZERO) > MEASURE {
-            break;
-        }
-    }
-    best
 }

@@ -32,7 +32,7 @@ fn generate() -> (String, Vec<u8>) {
         .out_dir(out.path())
         .bytes(".")
         .btree_map(".")
-        .codec_path("crate::server::codec::BoundedCodec")
+        .codec_path("crate::codec::BoundedCodec")
         .build_transport(false)
         .emit_rerun_if_changed(false)
         .compile_fds_with_config(descriptors, named)

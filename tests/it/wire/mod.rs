@@ -2,6 +2,7 @@
 
 pub(crate) mod agree;
 mod arbitrary;
+mod codec;
 mod generated;
 mod golden;
 mod places;

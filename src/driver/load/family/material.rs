@@ -1,8 +1,11 @@
 //! What families need of a model once it serves: its sketch, its file, and rows that it accepts.
 
+use crate::driver::load::own::Own;
+use crate::driver::load::trial::Probed;
 use crate::engine::onnx::SessionOptions;
 use crate::graph;
 use crate::graph::family::{self, Leg, Sketch};
+use crate::model::ModelSpec;
 use crate::model::probe::Sample;
 use crate::model::stash::PrivateCopy;
 use crate::sched::config::StageConfig;
@@ -26,6 +29,40 @@ pub(in crate::driver::load) struct Material {
 }
 
 impl Material {
+    /// What families may need of a model.
+    ///
+    /// # Errors
+    /// Why it can be in none.
+    pub(in crate::driver::load) fn of(
+        own: &Own,
+        spec: &ModelSpec,
+        probed: &Probed,
+        sketch: Result<Sketch, String>,
+        (copy, config): (&Arc<PrivateCopy>, &StageConfig),
+    ) -> Result<Self, String> {
+        if !spec.cuts_rows() {
+            return Err("its requests run as they come".into());
+        }
+        if let Some(why) = &spec.unshared {
+            return Err(why.clone());
+        }
+        if spec.padding.is_some() {
+            return Err("its inputs are padded".into());
+        }
+        if !own.setup.session.computes_as_usual() {
+            return Err("its sessions are set up in a way of their own".into());
+        }
+        let sample = probed.sample.ok_or("no made-up row was accepted")?;
+        Ok(Self {
+            sketch: sketch?,
+            copy: copy.clone(),
+            session: own.session.clone(),
+            config: config.clone(),
+            sample,
+            seed: probed.seed,
+        })
+    }
+
     /// The legs of its way with these cuts, lowest first.
     ///
     /// # Errors

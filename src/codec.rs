@@ -12,9 +12,9 @@ use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
 /// What a message of its own costs at most in memory, in the message that holds it.
-const MESSAGE_BYTES: usize = 320;
+pub const MESSAGE_BYTES: usize = 320;
 /// The same for a text, a parameter or a piece of bytes, beside its content.
-const ITEM_BYTES: usize = 96;
+pub const ITEM_BYTES: usize = 96;
 /// What a message's parts may cost beside their content.
 const PARTS_BYTES_MAX: usize = 256 << 20;
 /// Inputs in a request and contents in an input have the same number.
@@ -61,7 +61,7 @@ impl<U: Message + Default> Decoder for BoundedDecoder<U> {
 
     fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         // The frame's bytes lie in one piece; a piece of them costs no more than they do.
-        let cost = cost(buf.chunk(), LEVELS);
+        let cost = parts_bytes(buf.chunk());
         if cost > PARTS_BYTES_MAX {
             return Err(Status::resource_exhausted(format!(
                 "the message has so many inputs, texts or parameters that they would take {} MiB beside their \
@@ -78,7 +78,12 @@ impl<U: Message + Default> Decoder for BoundedDecoder<U> {
     }
 }
 
-/// What the parts of a message cost in memory beside their content, as far as it is well-formed.
+/// Bytes that the parts of a message take in memory beside their content, as far as it is well-formed.
+#[must_use]
+pub fn parts_bytes(message: &[u8]) -> usize {
+    cost(message, LEVELS)
+}
+
 fn cost(mut rest: &[u8], levels: u32) -> usize {
     let mut sum = 0_usize;
     while let Some((number, payload)) = field(&mut rest) {
@@ -111,53 +116,4 @@ fn field<'a>(rest: &mut &'a [u8]) -> Option<(u32, Option<&'a [u8]>)> {
     };
     *rest = rest.get(skipped..)?;
     Some((number, None))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::proto::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
-    use crate::proto::{InferParameter, InferTensorContents, ModelInferRequest};
-
-    fn of(request: &ModelInferRequest) -> usize {
-        cost(&request.encode_to_vec(), LEVELS)
-    }
-
-    #[test]
-    fn every_part_that_takes_memory_is_counted() {
-        let bare = of(&ModelInferRequest::default());
-        let inputs = vec![InferInputTensor::default(); 1000];
-        let outputs = vec![InferRequestedOutputTensor::default(); 1000];
-        let many = of(&ModelInferRequest { inputs, outputs, ..Default::default() });
-        assert_eq!(many - bare, 2000 * MESSAGE_BYTES);
-        let bytes_contents = vec![bytes::Bytes::new(); 1000];
-        let contents = Some(InferTensorContents { bytes_contents, ..Default::default() });
-        let parameter = |n: u32| (n.to_string(), InferParameter::default());
-        let parameters = (0..1000).map(parameter).collect();
-        let inputs = vec![InferInputTensor { contents, parameters, ..Default::default() }];
-        let deep = of(&ModelInferRequest { inputs, ..Default::default() });
-        assert_eq!(deep - bare, MESSAGE_BYTES + 2001 * ITEM_BYTES);
-    }
-
-    #[test]
-    fn tensors_weigh_nothing_beside_their_content() {
-        let fp32_contents = vec![0.0; 1 << 20];
-        let contents = Some(InferTensorContents { fp32_contents, ..Default::default() });
-        let inputs = vec![InferInputTensor { contents, ..Default::default() }];
-        assert!(of(&ModelInferRequest { inputs, ..Default::default() }) < 1000);
-    }
-
-    #[test]
-    fn memory_is_as_counted() {
-        // What the constants stand for, with a list's room to double.
-        assert!(size_of::<InferInputTensor>() <= MESSAGE_BYTES);
-        assert!(2 * size_of::<bytes::Bytes>() <= ITEM_BYTES);
-    }
-
-    #[test]
-    fn what_is_broken_ends_the_count() {
-        for bytes in [&[0x2a, 5, 0][..], &[0x2a], &[0xff; 11], &[0x3d, 1]] {
-            assert_eq!(cost(bytes, LEVELS), 0, "{bytes:?}");
-        }
-    }
 }
