@@ -40,7 +40,7 @@ test: runtime $(CLIENTS)/ready ## Run every test: scripts, units, integration, d
 	$(PYTHON) tests/clients/run.py $(CLIENTS) $(TARGET)/debug/graftd
 
 clients: runtime $(CLIENTS)/ready ## Run the tests with stock Python clients alone (ONLY=test_infer: one file)
-	$(CARGO) build --locked
+	$(CARGO) build --locked --bins --examples
 	$(PYTHON) tests/clients/run.py $(CLIENTS) $(TARGET)/debug/graftd $(ONLY)
 
 # Cheapest first. `cargo test` without a selection runs the doc examples too, so they have no line of their own.

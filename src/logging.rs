@@ -103,13 +103,10 @@ impl Log {
 /// what happened and what went wrong.
 #[must_use]
 pub fn init(filter: Option<&str>, form: Form) -> Log {
-    let filter = match filter {
-        Some(filter) => EnvFilter::try_new(filter),
-        None => EnvFilter::try_from_default_env()
-            .map_err(|_| ())
-            .or_else(|()| EnvFilter::try_new("info")),
-    };
-    let (filter, handle) = reload::Layer::new(filter.unwrap_or_else(|_| EnvFilter::new("info")));
+    let variable = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|text| !text.is_empty());
+    let filter = filter.or(variable.as_deref()).map(EnvFilter::try_new);
+    let filter = filter.and_then(Result::ok).unwrap_or_else(|| EnvFilter::new("info"));
+    let (filter, handle) = reload::Layer::new(filter);
     let builder = NonBlockingBuilder::default().thread_name("graftd-log");
     let (writer, guard) = builder.buffered_lines_limit(LINES_MAX).finish(std::io::stderr());
     let lost = writer.error_counter();

@@ -15,7 +15,7 @@ pub mod table;
 use crate::engine::runtime;
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use exit::Failure;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 /// Serves ONNX models over a Unix socket and never does the same work twice.
 #[derive(Debug, Parser)]
@@ -76,7 +76,19 @@ pub fn command() -> Command {
         arg.value_name("BOOL").hide_default_value(true).hide_possible_values(true)
     };
     let command = Cli::command().long_version(long_version());
+    let command = command.mut_subcommands(|verb| verb.mut_args(without_empty_variable));
     command.mut_subcommand("serve", |serve| serve.mut_args(switch))
+}
+
+/// A flag whose variable counts as unset where it is empty, as a service's environment file may have it.
+fn without_empty_variable(arg: clap::Arg) -> clap::Arg {
+    let value = arg.get_env().and_then(std::env::var_os);
+    if value.is_some_and(|value| value.is_empty()) { arg.env(None::<&str>) } else { arg }
+}
+
+/// A variable of the environment; one that is empty counts as unset.
+fn set_variable(name: impl AsRef<OsStr>) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 /// What was asked by these arguments of the program, its name first; ends the process for `--help`, `--version` and

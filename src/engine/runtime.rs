@@ -15,7 +15,8 @@ pub fn find(named: Option<&Path>) -> Result<PathBuf, String> {
     if let Some(path) = named {
         return check(path).map_err(|why| format!("--onnxruntime {}: {why}", path.display()));
     }
-    if let Some(path) = std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from) {
+    let variable = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty());
+    if let Some(path) = variable.map(PathBuf::from) {
         return check(&path).map_err(|why| format!("ORT_DYLIB_PATH={}: {why}", path.display()));
     }
     let mut refused = Vec::new();

@@ -69,9 +69,9 @@ class Daemon:
         self.socket = self.folder / "graftd.sock"
         command = [BINARY, "serve", "--models", models, "--socket", self.socket, "--listen", "127.0.0.1:0",
                    "--tcp-admin", "--work-dir", self.folder / "work", *flags]
-        # What the tester's shell sets for daemons of their own must not reach this one.
+        # What the tester set for daemons of their own, in the shell or in a file, must not reach this one.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GRAFTD_")}
-        environment |= {"RUST_LOG": "info", "NO_COLOR": "1"}
+        environment |= {"GRAFTD_CONFIG": "/dev/null", "RUST_LOG": "info", "NO_COLOR": "1"}
         self.process = subprocess.Popen(list(map(str, command)), env=environment, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                         preexec_fn=_end_with_us)

@@ -4,6 +4,7 @@ use super::ServeArgs;
 use super::file::File;
 use super::origin;
 use crate::cli::exit::Failure;
+use crate::cli::set_variable;
 use clap::{ArgMatches, Command, FromArgMatches};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -48,8 +49,7 @@ pub fn given(
 
 /// The configuration file that nobody named: the first that is there.
 fn found() -> Option<PathBuf> {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    let folder = |name| variable(name).map(PathBuf::from);
+    let folder = |name| set_variable(name).map(PathBuf::from);
     let user = folder("XDG_CONFIG_HOME").or_else(|| Some(folder("HOME")?.join(".config")));
     let places = [
         folder("CONFIGURATION_DIRECTORY"),

@@ -13,6 +13,7 @@ pub use flags::{Bounds, Logging, Places, Running, Sharing};
 pub use front::{Doors, Manners};
 pub use given::{Given, given};
 
+use crate::cli::set_variable;
 use crate::daemon::Plan;
 use crate::driver::load::LoadConfig;
 use crate::engine::onnx::{SessionOptions, Tuning};
@@ -164,10 +165,10 @@ fn size(bytes: u64) -> usize {
 
 /// The user's cache folder, or the system's temporary one where there is none.
 fn work_dir() -> PathBuf {
-    let cache = std::env::var_os("CACHE_DIRECTORY")
-        .or_else(|| std::env::var_os("XDG_CACHE_HOME"))
+    let cache = set_variable("CACHE_DIRECTORY")
+        .or_else(|| set_variable("XDG_CACHE_HOME"))
         .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+        .or_else(|| Some(PathBuf::from(set_variable("HOME")?).join(".cache")));
     match cache {
         Some(cache) => cache.join("graftd"),
         None => {

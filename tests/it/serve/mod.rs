@@ -6,6 +6,7 @@ mod classes;
 mod counts;
 pub(crate) mod daemon;
 mod datatypes;
+mod environment;
 mod families;
 mod life;
 mod log;
