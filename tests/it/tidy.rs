@@ -149,7 +149,10 @@ fn the_scheduler_has_no_clock_no_lock_and_no_unordered_map() {
 #[test]
 fn files_open_with_what_they_hold_and_stay_short() {
     let mut faults = Vec::new();
-    for path in ["src", "tests/it", "benches", "examples"].into_iter().flat_map(|folder| files(folder, "rs")) {
+    for path in ["src", "tests/it", "benches", "examples"]
+        .into_iter()
+        .flat_map(|folder| files(folder, "rs"))
+    {
         let text = fs::read_to_string(&path).unwrap();
         let generated = text.starts_with("// @generated") || shown(&path).ends_with("proto.rs");
         if !text.starts_with("//!") && !generated {
