@@ -63,6 +63,7 @@ impl Scheduler {
         let there = |stage: &StageId| self.stages.get(stage).is_some_and(|stage| !stage.retired);
         job.path
             .as_ref()
+            .filter(|path| !path.bases.is_empty())
             .filter(|path| there(&path.head) && path.bases.iter().all(|leg| there(&leg.stage)))
     }
 

@@ -121,7 +121,7 @@ impl Loader {
         let sketches: Vec<&Sketch> = materials.iter().map(|(_, kept)| &kept.sketch).collect();
         let found = family::families(&sketches);
         let mut cuts = BTreeMap::new();
-        found.families.iter().for_each(|family| collect(family, &Cuts::default(), 0, &mut cuts));
+        found.families.iter().for_each(|family| collect(family, &mut cuts));
         let named = |(member, cuts): (usize, Cuts)| {
             let (stage, material) = materials.get(member)?.clone();
             Some((stage, (material, cuts)))
@@ -157,15 +157,11 @@ impl Loader {
                     base
                 }
             };
-            if let Some(last) = uses.last() {
-                // The output of an inner base depends on what those below it read.
-                reads.extend(
-                    last.reads
-                        .iter()
-                        .filter(|read| !reads.contains(read))
-                        .copied()
-                        .collect::<Vec<_>>(),
-                );
+            // The output of an inner base depends on what those below it read.
+            for &read in uses.last().iter().flat_map(|last| &last.reads) {
+                if !reads.contains(&read) {
+                    reads.push(read);
+                }
             }
             uses.push(BaseUse { stage: base, digest: StageDigest(digest), reads });
             bases.push(digest);
@@ -247,16 +243,24 @@ impl Loader {
         session: &SessionOptions,
         label: &str,
     ) -> Result<StageId, String> {
-        let model = graph::read(bytes.clone()).map_err(|error| format!("{label}: {error}"))?;
-        let copy = self.stash.put(bytes).map_err(|error| format!("{label}: {error}"))?;
+        let (stash, bytes) = (self.stash.clone(), bytes.clone());
+        let write = move || {
+            let model = graph::read(bytes.clone()).map_err(|error| error.to_string())?;
+            Ok((model, stash.put(&bytes).map_err(|error| error.to_string())?))
+        };
+        let (model, copy) =
+            background(move |_| write()).await.map_err(|why| format!("{label}: {why}"))?;
         let rehearsal = Arc::new(super::Rehearsal::new(self.config.load_timeout));
         let (host, sessions, _) =
             self.host(session, &model, (&copy.file(), label), rehearsal).await?;
         let stage = StageId(self.stages.fetch_add(1, Ordering::Relaxed));
         self.driver.add_leg(stage, leg, config);
         let slots = u32::try_from(session.threads.max(1)).unwrap_or(1);
-        self.serve((stage, slots), (host, sessions), Vec::new(), &[], Arc::new(copy))?;
-        Ok(stage)
+        let served = self.serve((stage, slots), (host, sessions), Vec::new(), &[], Arc::new(copy));
+        if served.is_err() {
+            self.driver.event(Event::StageRetired { stage });
+        }
+        served.map(|()| stage)
     }
 
     /// Keeps what a family may need of a model that was just loaded, unless it can be of none.
@@ -290,17 +294,13 @@ fn over(below: &BaseDigest, own: &[u8; 32]) -> BaseDigest {
     *hasher.finalize().as_bytes()
 }
 
-/// The cuts of every member of a family and of those inside it; the innermost has the last word.
-fn collect(family: &Family, below: &Cuts, depth: usize, all: &mut BTreeMap<usize, Cuts>) {
-    let mut inner: Vec<(usize, Cuts)> = Vec::new();
-    for (place, &member) in family.members.iter().enumerate() {
-        let mut cuts =
-            all.get(&member).filter(|_| depth > 0).cloned().unwrap_or_else(|| below.clone());
+/// Adds the cuts of every member of a family, and then of those inside it.
+fn collect(family: &Family, all: &mut BTreeMap<usize, Cuts>) {
+    for (&member, cut) in family.members.iter().zip(&family.cut) {
+        let cuts = all.entry(member).or_default();
         cuts.digests.push(family.digest);
-        cuts.tensors.push(family.cut.get(place).cloned().unwrap_or_default());
+        cuts.tensors.push(cut.clone());
         cuts.bytes_per_row.push(family.bytes_per_row);
-        inner.push((member, cuts));
     }
-    all.extend(inner);
-    family.children.iter().for_each(|child| collect(child, below, depth + 1, all));
+    family.children.iter().for_each(|child| collect(child, all));
 }
