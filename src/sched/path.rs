@@ -29,7 +29,7 @@ impl Footing {
         }
     }
 
-    const fn route(self) -> Route {
+    pub(super) const fn route(self) -> Route {
         match self {
             Self::Kept(..) => Route::Reuse,
             Self::InFlight(..) => Route::Follow,
@@ -120,7 +120,9 @@ impl Scheduler {
             Footing::Inputs => self.cost(path.head),
             _ => add(making, self.cost(path.head)),
         };
-        let whole = self.sessions.serving(job.stage).next().is_some();
+        // What rests is weighed as if it were up, so that it is known what its absence costs.
+        let whole = self.stages[&job.stage].is_down()
+            || self.sessions.serving(job.stage).next().is_some();
         reuse::choose(&Offer {
             policy: path.policy,
             base,

@@ -123,6 +123,8 @@ pub enum Reason {
     Set,
     /// The whole model has no session.
     NoWhole,
+    /// The whole model would be better, but its sessions rest.
+    Resting,
     /// The base output is there or on its way.
     BaseThere,
     /// Only this way is expected to be in time.
@@ -138,6 +140,7 @@ impl Reason {
         match self {
             Self::Set => "the sharing setting says so",
             Self::NoWhole => "the whole model has no session",
+            Self::Resting => "the whole model rests",
             Self::BaseThere => "the base output is there or on its way",
             Self::InTime => "no other way is expected to be in time",
             Self::Cheapest => "it costs least, the chance of sharing included",

@@ -85,7 +85,8 @@ impl Scheduler {
         }
         let Some(path) = self.path(job) else { return Way::Whole };
         let footing = self.ask_bases(job, path, row);
-        match self.choose(job, path, footing).route {
+        let choice = self.choose(job, path, footing);
+        match self.instead_of_resting(job.stage, path.policy, choice, footing.route()).route {
             Route::Whole => Way::Whole,
             _ => Way::Bases(footing),
         }
@@ -353,6 +354,9 @@ impl Scheduler {
             }
         }
         stage.flights += 1;
+        if stage.is_down() {
+            self.raise(stage_id);
+        }
         match base {
             Some(Source::Kept(slot)) => self.actions.push_back(Action::Reuse { flight: id, slot }),
             Some(Source::Flight(below)) => self.follow(below, id, job),
