@@ -121,8 +121,8 @@ impl Scheduler {
             _ => add(making, self.cost(path.head)),
         };
         // What rests is weighed as if it were up, so that it is known what its absence costs.
-        let whole = self.stages[&job.stage].is_down()
-            || self.sessions.serving(job.stage).next().is_some();
+        let whole =
+            self.stages[&job.stage].is_down() || self.sessions.serving(job.stage).next().is_some();
         reuse::choose(&Offer {
             policy: path.policy,
             base,

@@ -188,7 +188,8 @@ impl World {
                 self.sessions.remove(&session);
             }
             Action::Rest { stage } => {
-                let there = self.sessions.values().any(|&(of, p)| of == stage && p == Purpose::Serving);
+                let there =
+                    self.sessions.values().any(|&(of, p)| of == stage && p == Purpose::Serving);
                 assert!(!there, "{stage} rests and has sessions");
                 self.rests += 1;
             }
@@ -257,7 +258,11 @@ impl World {
         let stage = StageId(WHOLES + self.rng.range(0, u64::from(self.heads) - 1) as u32);
         let rise = self.rng.micros(0, 2_000);
         let spare = self.rng.percent(70);
-        self.tell(if spare { Event::StageSpare { stage, rise } } else { Event::StageNeeded { stage } });
+        self.tell(if spare {
+            Event::StageSpare { stage, rise }
+        } else {
+            Event::StageNeeded { stage }
+        });
     }
 
     /// Sessions that were asked for come, or do not where nothing depends on it.

@@ -7,7 +7,9 @@ use std::path::Path;
 pub fn left_of_all() -> Option<(u64, u64)> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let (left, all) = (kibibytes(&text, "MemAvailable")?, kibibytes(&text, "MemTotal")?);
-    let Some((used, limit)) = bounded(Path::new("/sys/fs/cgroup")) else { return Some((left, all)) };
+    let Some((used, limit)) = bounded(Path::new("/sys/fs/cgroup")) else {
+        return Some((left, all));
+    };
     Some((left.min(limit.saturating_sub(used)), all.min(limit)))
 }
 
@@ -15,12 +17,13 @@ pub fn left_of_all() -> Option<(u64, u64)> {
 fn bounded(root: &Path) -> Option<(u64, u64)> {
     let read = |name: &str| std::fs::read_to_string(root.join(name)).ok()?.trim().parse().ok();
     let second = || Some((read("memory.current")?, read("memory.max")?));
-    let first = || Some((read("memory/memory.usage_in_bytes")?, read("memory/memory.limit_in_bytes")?));
+    let first =
+        || Some((read("memory/memory.usage_in_bytes")?, read("memory/memory.limit_in_bytes")?));
     second().or_else(first)
 }
 
 /// A line such as `MemTotal:  16306892 kB`, in bytes.
-pub(crate) fn kibibytes(text: &str, key: &str) -> Option<u64> {
+pub(super) fn kibibytes(text: &str, key: &str) -> Option<u64> {
     let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
     Some(value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }
