@@ -11,6 +11,7 @@
 
 mod batching;
 mod crossing;
+mod families;
 mod hits;
 mod latency;
 mod memory;
@@ -27,7 +28,7 @@ use support::table::{Table, rate};
 
 type Bench = fn(Effort, &mut Table);
 
-const BENCHES: [(&str, Bench); 7] = [
+const BENCHES: [(&str, Bench); 8] = [
     ("latency", latency::bench),
     ("crossing", crossing::bench),
     ("hits", hits::bench),
@@ -35,6 +36,7 @@ const BENCHES: [(&str, Bench); 7] = [
     ("memory", memory::bench),
     ("saturation", saturation::bench),
     ("batching", batching::bench),
+    ("families", families::bench),
 ];
 
 fn main() {
