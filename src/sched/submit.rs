@@ -85,7 +85,11 @@ impl Scheduler {
         }
         let Some(path) = self.path(job) else { return Way::Whole };
         let footing = self.ask_bases(job, path, row);
-        match self.choose(job, path, footing).route {
+        let choice = self.choose(job, path, row, footing);
+        if footing == Footing::Inputs {
+            self.chosen(job.stage, choice);
+        }
+        match choice.route {
             Route::Whole => Way::Whole,
             _ => Way::Bases(footing),
         }
