@@ -11,8 +11,11 @@
 
 mod batching;
 mod crossing;
+mod grid;
 mod hits;
 mod latency;
+#[path = "../tests/it/machine/mod.rs"]
+mod machine;
 mod memory;
 mod saturation;
 mod scheduler;
@@ -27,11 +30,12 @@ use support::table::{Table, rate};
 
 type Bench = fn(Effort, &mut Table);
 
-const BENCHES: [(&str, Bench); 7] = [
+const BENCHES: [(&str, Bench); 8] = [
     ("latency", latency::bench),
     ("crossing", crossing::bench),
     ("hits", hits::bench),
     ("scheduler", scheduler::bench),
+    ("grid", grid::bench),
     ("memory", memory::bench),
     ("saturation", saturation::bench),
     ("batching", batching::bench),
