@@ -64,6 +64,18 @@ pub enum Order {
         /// The session.
         session: SessionId,
     },
+    /// Give back what a stage's serving sessions took.
+    Rest {
+        /// The stage.
+        stage: StageId,
+    },
+    /// Start the serving sessions of a stage that rests.
+    Raise {
+        /// The stage.
+        stage: StageId,
+        /// Rows wait that can go no other way.
+        needed: bool,
+    },
     /// Let go of everything that a retired stage has.
     Forget {
         /// The stage.

@@ -196,6 +196,10 @@ impl Ledger {
                 self.lanes.remove(&session);
                 out.orders.push(super::Order::Retire { session });
             }
+            Action::Rest { stage } => out.orders.push(super::Order::Rest { stage }),
+            Action::Raise { stage, needed } => {
+                out.orders.push(super::Order::Raise { stage, needed });
+            }
             Action::Forget { stage } => {
                 self.legs.remove(&stage);
                 out.orders.push(super::Order::Forget { stage });

@@ -70,6 +70,8 @@ pub struct Driver {
     idle: Notify,
     /// Stages may have gone.
     gone: Notify,
+    /// Sessions may have come.
+    came: Notify,
     metrics: Arc<Metrics>,
     config: Config,
 }
@@ -96,6 +98,7 @@ impl Driver {
             rearm: Notify::new(),
             idle: Notify::new(),
             gone: Notify::new(),
+            came: Notify::new(),
             metrics,
             config,
         };
@@ -187,6 +190,7 @@ impl Driver {
     pub fn add_lane(&self, session: SessionId, lane: Arc<dyn Lane>, event: Event) {
         self.core.lock().ledger.lanes.insert(session, lane.clone());
         self.event(event);
+        self.came.notify_waiters();
         // A process that ended before its session was known could tell nobody who knew it.
         if lane.is_dead() {
             self.session_gone(session);
@@ -271,6 +275,21 @@ impl Driver {
                 return;
             }
             gone.await;
+        }
+    }
+
+    /// Waits until a stage has a session for everyday traffic, or is gone.
+    pub async fn stage_serves(&self, stage: StageId) {
+        loop {
+            let came = self.came.notified();
+            let gone = self.gone.notified();
+            if self.core.lock().sched.stage_serves(stage) != Some(false) {
+                return;
+            }
+            tokio::select! {
+                () = came => {}
+                () = gone => {}
+            }
         }
     }
 

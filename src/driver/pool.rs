@@ -3,8 +3,9 @@
 use super::load::Rehearsal;
 use super::{Driver, Order};
 use crate::engine::worker::{Worker, WorkerConfig};
-use crate::engine::{BatchPlan, EngineError};
+use crate::engine::{BatchPlan, EngineError, memory};
 use crate::id::{SessionId, StageId};
+use crate::metrics::resident_bytes;
 use crate::model::stash::PrivateCopy;
 use crate::sched::event::{Event, Failure, Purpose};
 use parking_lot::Mutex;
@@ -22,6 +23,8 @@ const FAILURES_MAX: u32 = 3;
 /// The same for a model that has served: it can be loaded, so whatever keeps it from coming back is given
 /// some five seconds to pass before accepted requests are failed.
 const RETURNS_MAX: u32 = 9;
+/// The part of all memory that stays free where a worker is a matter of choice.
+const RESERVE: u64 = 8;
 
 /// What is needed to start the worker of a stage again.
 #[derive(Clone)]
@@ -40,6 +43,10 @@ struct Pool {
     serving: Option<Worker>,
     sessions: Vec<SessionId>,
     isolation: Option<(SessionId, Worker)>,
+    /// A serving worker is being started.
+    starting: bool,
+    /// Bytes that the serving worker held when it was last let go.
+    bytes: u64,
     failures: u32,
     started: crate::time::MonoTime,
     /// What the serving worker had completed when it began to serve.
@@ -96,6 +103,8 @@ impl Pools {
             serving: None,
             sessions: Vec::new(),
             isolation: None,
+            starting: false,
+            bytes: 0,
             failures: 0,
             started,
             warmed: 0,
@@ -115,6 +124,7 @@ impl Pools {
             // From here on its death is told to this pool, which has to know its sessions by then.
             let alive = worker.set_events(self.driver.clone());
             pool.serving = Some(worker);
+            pool.starting = false;
             (alive, pool.recipe.slots)
         };
         if !alive {
@@ -125,6 +135,11 @@ impl Pools {
             let up = Event::SessionUp { session, stage, purpose, slots };
             self.driver.add_lane(session, lane, up);
         }
+    }
+
+    /// Whether a stage's sessions can be given back and started again.
+    pub(super) fn hosts(&self, stage: StageId) -> bool {
+        self.pools.lock().contains_key(&stage)
     }
 
     /// The worker processes that live, those apart last.
@@ -152,6 +167,8 @@ impl Pools {
                     tokio::spawn(self.clone().isolate(stage));
                 }
                 Order::Retire { session } => self.retire(session),
+                Order::Rest { stage } => self.rest(stage),
+                Order::Raise { stage, needed } => self.raise(stage, needed),
                 Order::Forget { stage } => self.forget(stage),
                 Order::Died { sessions, how } => self.died(&sessions, &how),
                 Order::Hung { session } => {
@@ -215,6 +232,40 @@ impl Pools {
         }
     }
 
+    /// Ends the serving worker of a stage whose rows can do without it.
+    fn rest(&self, stage: StageId) {
+        let mut pools = self.pools.lock();
+        let Some(pool) = pools.get_mut(&stage) else { return };
+        pool.sessions.clear();
+        if let Some(worker) = pool.serving.take() {
+            pool.bytes = resident_bytes(worker.pid).unwrap_or(0);
+            let (label, mib) = (&pool.recipe.config.label, pool.bytes >> 20);
+            tracing::info!("{label}: the whole model rests, {mib} MiB are given back");
+        }
+    }
+
+    /// Starts the serving worker of a stage that rests, if there is memory for it or no way around it.
+    fn raise(self: &Arc<Self>, stage: StageId, needed: bool) {
+        let mut pools = self.pools.lock();
+        let Some(pool) = pools.get_mut(&stage) else { return };
+        if pool.starting || pool.serving.is_some() {
+            return;
+        }
+        let label = &pool.recipe.config.label;
+        let short = memory::left_of_all().filter(|&(left, all)| left < pool.bytes + all / RESERVE);
+        if let Some((left, _)) = short.filter(|_| !needed) {
+            let (bytes, left) = (pool.bytes >> 20, left >> 20);
+            tracing::info!(
+                "{label}: the whole model stays at rest: it takes {bytes} MiB, {left} are left"
+            );
+            drop(pools);
+            return self.driver.event(Event::RaiseRefused { stage });
+        }
+        tracing::info!("{label}: the whole model is wanted again");
+        pool.starting = true;
+        tokio::spawn(self.clone().respawn(stage, 0));
+    }
+
     /// Lets a stage go, whether its workers live, died or are being started.
     fn forget(&self, stage: StageId) {
         let pool = self.pools.lock().remove(&stage);
@@ -240,6 +291,7 @@ impl Pools {
                 let of_use = answered || lived > GOOD_LIFE;
                 pool.failures = if of_use { 0 } else { pool.failures + 1 };
                 pool.serving = None;
+                pool.starting = true;
                 pool.sessions.clear();
                 tokio::spawn(self.clone().respawn(stage, pool.failures));
             }

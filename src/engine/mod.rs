@@ -9,6 +9,7 @@ pub mod courtesy;
 pub mod device;
 pub mod fake;
 pub mod local;
+pub mod memory;
 pub mod onnx;
 pub mod runtime;
 pub mod worker;

@@ -1,5 +1,6 @@
 //! The machine and this process, as the system tells of them under `/proc`.
 
+use crate::engine::memory::kibibytes;
 use parking_lot::Mutex;
 use std::fs;
 
@@ -51,12 +52,6 @@ pub(super) fn memory() -> Option<(u64, u64)> {
 #[must_use]
 pub fn resident_bytes(pid: u32) -> Option<u64> {
     kibibytes(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "VmRSS")
-}
-
-/// A line such as `MemTotal:  16306892 kB`, in bytes.
-fn kibibytes(text: &str, key: &str) -> Option<u64> {
-    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
-    Some(value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
 #[cfg(test)]

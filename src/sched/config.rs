@@ -33,6 +33,8 @@ pub struct Config {
     pub quarantine_max: usize,
     /// How long an isolation session waits for more suspects.
     pub isolation_idle: Duration,
+    /// How long the sessions of a stage that its rows can do without stay after their last run.
+    pub rest_after: Duration,
 }
 
 impl Default for Config {
@@ -51,6 +53,7 @@ impl Default for Config {
             quarantine_ttl: Duration::from_secs(60),
             quarantine_max: 4_096,
             isolation_idle: Duration::from_secs(2),
+            rest_after: Duration::from_secs(60),
         }
     }
 }

@@ -138,6 +138,23 @@ pub enum Event {
         /// The stage.
         stage: StageId,
     },
+    /// A stage's rows can go another way: its sessions are kept only while they pay.
+    StageSpare {
+        /// The stage.
+        stage: StageId,
+        /// How long it takes to start its sessions.
+        rise: Duration,
+    },
+    /// A stage's sessions are to stay, and to come back if they rest.
+    StageNeeded {
+        /// The stage.
+        stage: StageId,
+    },
+    /// Sessions that rest were not started for want of memory.
+    RaiseRefused {
+        /// The stage.
+        stage: StageId,
+    },
     /// A warm session waits for batches.
     SessionUp {
         /// The session.
@@ -450,6 +467,18 @@ pub enum Action {
     Retire {
         /// The session.
         session: SessionId,
+    },
+    /// Give back what a stage's sessions took; they were retired.
+    Rest {
+        /// The stage.
+        stage: StageId,
+    },
+    /// Start the sessions of a stage that rests.
+    Raise {
+        /// The stage.
+        stage: StageId,
+        /// Rows wait that can go no other way.
+        needed: bool,
     },
     /// Nothing of a retired stage is left: its last row was answered.
     Forget {

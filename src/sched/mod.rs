@@ -23,6 +23,7 @@ pub mod retry;
 pub mod reuse;
 pub mod session;
 mod settle;
+mod spare;
 mod submit;
 mod timer;
 mod verify;
@@ -40,6 +41,7 @@ use request::Requests;
 use retry::{Isolation, Quarantine, Suspects};
 use reuse::Route;
 use session::{Devices, Session, Sessions};
+use spare::Presence;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use timer::{Timer, Timers};
@@ -74,6 +76,12 @@ struct Stage {
     /// When a batch of it last ended, or its first row came.
     moved: MonoTime,
     retired: bool,
+    /// Whether its sessions are there.
+    presence: Presence,
+    /// How long it took to start them.
+    rise: Duration,
+    /// When it is looked whether they are still of use.
+    spare_at: Option<MonoTime>,
     /// When its queue delay is looked at again.
     ripe_at: Option<MonoTime>,
 }
@@ -206,6 +214,9 @@ impl Scheduler {
         match event {
             Event::StageUp { stage, config } => self.stage_up(stage, config),
             Event::StageRetired { stage } => self.stage_retired(stage),
+            Event::StageSpare { stage, rise } => self.stage_spare(stage, rise),
+            Event::StageNeeded { stage } => self.stage_needed(stage),
+            Event::RaiseRefused { stage } => self.raise_refused(stage),
             Event::SessionUp { session, stage, purpose, slots } => {
                 self.session_up(session, stage, purpose, slots);
             }
@@ -277,6 +288,12 @@ impl Scheduler {
         Some((queue.rows(), age))
     }
 
+    /// Whether a stage has a session for everyday traffic; none where there is no such stage.
+    #[must_use]
+    pub fn stage_serves(&self, stage: StageId) -> Option<bool> {
+        self.stages.get(&stage).map(|_| self.sessions.serving(stage).next().is_some())
+    }
+
     /// Whether a stage has nothing to do, or had a batch end lately: what one batch may take, and some more.
     #[must_use]
     pub fn stage_moves(&self, stage: StageId, now: MonoTime) -> bool {
@@ -285,6 +302,7 @@ impl Scheduler {
         // Before the first run nothing is known.
         let patience = batch.map_or(self.config.watchdog_floor, |high| high * 10).max(STILL);
         stage.flights == stage.awaiting
+            || stage.is_down()
             || now.since(stage.moved) <= patience + stage.config.queue_delay
     }
 
@@ -301,6 +319,7 @@ impl Scheduler {
                 Timer::Watchdog(batch) => self.watchdog(batch),
                 Timer::Grace(batch) => self.grace_over(batch),
                 Timer::IsolationIdle(stage) => self.isolation_idle(stage),
+                Timer::Spare(stage) => self.spare_idle(stage),
             }
         }
     }
@@ -321,6 +340,9 @@ impl Scheduler {
             lately: None,
             moved: self.now,
             retired: false,
+            presence: Presence::Kept,
+            rise: Duration::ZERO,
+            spare_at: None,
             ripe_at: None,
         });
     }
@@ -340,6 +362,9 @@ impl Scheduler {
         };
         if let Some(at) = stage.ripe_at {
             self.timers.cancel(at, Timer::Ripe(id));
+        }
+        if let Some(at) = stage.spare_at {
+            self.timers.cancel(at, Timer::Spare(id));
         }
         if let Some(at) = stage.suspects.idle_at {
             self.timers.cancel(at, Timer::IsolationIdle(id));
@@ -368,8 +393,9 @@ impl Scheduler {
             doomed: false,
         };
         self.sessions.0.insert(id, session);
-        if purpose == Purpose::Isolation {
-            self.rest_apart(stage);
+        match purpose {
+            Purpose::Isolation => self.rest_apart(stage),
+            Purpose::Serving => self.risen(stage),
         }
     }
 

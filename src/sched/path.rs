@@ -32,7 +32,7 @@ impl Footing {
         }
     }
 
-    const fn route(self) -> Route {
+    pub(super) const fn route(self) -> Route {
         match self {
             Self::Kept(..) => Route::Reuse,
             Self::InFlight(..) => Route::Follow,
@@ -127,8 +127,10 @@ impl Scheduler {
             Footing::Inputs => costs.head,
             _ => costs.making.and(costs.head),
         };
-        let there = self.sessions.serving(job.stage).next().is_some();
-        let idle = self.devices.used() == 0 && self.queued_rows == 0;
+        // What rests is weighed as if it were up, so that it is known what its absence costs.
+        let down = self.stages[&job.stage].is_down();
+        let there = down || self.sessions.serving(job.stage).next().is_some();
+        let idle = !down && self.devices.used() == 0 && self.queued_rows == 0;
         reuse::choose(&Offer {
             policy: path.policy,
             base,

@@ -189,6 +189,8 @@ pub enum Reason {
     Set,
     /// The whole model has no session.
     NoWhole,
+    /// The whole model would be better, but its sessions rest.
+    Resting,
     /// The base output is there or on its way.
     BaseThere,
     /// Only this way is expected to be in time.
@@ -206,6 +208,7 @@ impl Reason {
         match self {
             Self::Set => "the sharing setting says so",
             Self::NoWhole => "the whole model has no session",
+            Self::Resting => "the whole model rests",
             Self::BaseThere => "the base output is there or on its way",
             Self::InTime => "no other way is expected to be in time",
             Self::Cheapest => "it costs least, the chance of sharing included",
@@ -279,17 +282,15 @@ fn through_base(offer: &Offer) -> (Route, Cost, u64) {
     }
 }
 
-/// What a way costs: the time to the answer, and the work at its price.
+/// What a way costs: of the time to the answer the share that the machine is idle, of the work the share that it is busy.
 ///
-/// Work delays whoever comes while the machine is busy, and those are the more the busier it is: on a machine that is
-/// busy for a share `u` of the time, a second of work costs the others about `u / (1 - u)` seconds.
+/// Work delays whoever comes while the machine is busy, and those are the more the busier it is: where it is busy for a
+/// share `u` of the time, a second of work costs the others about `u / (1 - u)` seconds.
 fn score(cost: Cost, busy: u32) -> u64 {
-    let busy = u64::from(busy.min(1024));
-    let latency = nanos(cost.wait.saturating_add(cost.run));
-    let work = u128::from(nanos(cost.work));
-    let price = (u128::from(busy) << 10) / u128::from((1024 - busy).max(1));
-    let work = (work * price) >> 10;
-    latency.saturating_add(u64::try_from(work).unwrap_or(u64::MAX))
+    let busy = u128::from(busy.min(1024));
+    let latency = u128::from(nanos(cost.wait.saturating_add(cost.run)));
+    let weighed = latency * (1024 - busy) + u128::from(nanos(cost.work)) * busy;
+    u64::try_from(weighed / 1024).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

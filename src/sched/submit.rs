@@ -86,6 +86,7 @@ impl Scheduler {
         let Some(path) = self.path(job) else { return Way::Whole };
         let footing = self.ask_bases(job, path, row);
         let choice = self.choose(job, path, row, footing);
+        let choice = self.instead_of_resting(job.stage, path.policy, choice, footing.route());
         if footing == Footing::Inputs {
             self.chosen(job.stage, choice);
         }
@@ -357,6 +358,9 @@ impl Scheduler {
             }
         }
         stage.flights += 1;
+        if stage.is_down() {
+            self.raise(stage_id);
+        }
         match base {
             Some(Source::Kept(slot)) => self.actions.push_back(Action::Reuse { flight: id, slot }),
             Some(Source::Flight(below)) => self.follow(below, id, job),

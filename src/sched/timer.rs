@@ -17,6 +17,8 @@ pub(super) enum Timer {
     Grace(BatchId),
     /// A stage's session apart has waited long enough for more suspects.
     IsolationIdle(StageId),
+    /// A stage whose sessions are spare may be of no use any more.
+    Spare(StageId),
 }
 
 /// The timers that are set, in order.

@@ -4,6 +4,7 @@
 
 use super::Scheduler;
 use super::flight::State;
+use super::spare::Presence;
 use std::collections::BTreeMap;
 
 impl Scheduler {
@@ -28,7 +29,21 @@ impl Scheduler {
                 return Err(format!("{} bytes kept of {}", store.bytes(), store.budget()));
             }
         }
-        self.verify_ways()
+        self.verify_ways()?;
+        self.verify_spare()
+    }
+
+    /// What rests has no session and nothing to do.
+    fn verify_spare(&self) -> Result<(), String> {
+        for (&id, stage) in &self.stages {
+            if stage.is_down() && self.sessions.serving(id).next().is_some() {
+                return Err(format!("stage {id} has sessions, but is {:?}", stage.presence));
+            }
+            if matches!(stage.presence, Presence::Resting(_)) && stage.flights > 0 {
+                return Err(format!("stage {id} rests with {} flights", stage.flights));
+            }
+        }
+        Ok(())
     }
 
     fn verify_queues(&self) -> Result<(), String> {

@@ -145,6 +145,10 @@ pub struct Sharing {
     #[arg(long, value_name = "BYTES", env = "GRAFTD_BASE_CACHE_BYTES", default_value = "256M")]
     #[arg(value_parser = bytes)]
     pub base_cache_bytes: u64,
+    /// How long a whole model whose rows go through a shared base stays in memory after its last run
+    #[arg(long, value_name = "S", env = "GRAFTD_REST_AFTER_S", default_value_t = 60)]
+    #[arg(value_parser = seconds_some)]
+    pub rest_after_s: u64,
 }
 
 /// What is refused, and when.

@@ -125,6 +125,7 @@ impl ServeArgs {
             cache_bytes: self.sharing.cache_bytes,
             base_cache_bytes: self.sharing.base_cache_bytes,
             watchdog_floor: Duration::from_millis(self.running.watchdog_ms),
+            rest_after: Duration::from_secs(self.sharing.rest_after_s),
             ..Config::default()
         }
     }

@@ -178,8 +178,10 @@ impl Loader {
             tracing::warn!("model {label}: its settings say what means nothing here: {note}");
         }
         let rehearsal = Arc::new(Rehearsal::new(self.config.load_timeout));
+        let begun = self.driver.clock().now();
         let (mut host, sessions, mut lanes) =
             self.host(&own.session, model, (&copy.file(), &label), rehearsal.clone()).await?;
+        let rise = self.driver.clock().now().since(begun);
         let mut probed = probe_model(model, &own.fitted, &rehearsal, lanes[0].as_ref()).await;
         if let Host::Worker(worker, config) = &host
             && worker.has_ended()
@@ -214,7 +216,8 @@ impl Loader {
         }
         warm::declared(own, &spec, &rehearsal, &lanes).await?;
         let copy = Arc::new(stashed.copy);
-        let material = family::Material::of(own, &spec, &probed, stashed.sketch, (&copy, &config));
+        let kept = (&copy, &config);
+        let material = family::Material::of(own, &spec, &probed, stashed.sketch, kept, rise);
         self.driver.event(Event::StageUp { stage, config });
         let slots = u32::try_from(own.session.threads.max(1)).unwrap_or(1);
         self.serve((stage, slots), (host, sessions), warm, &times, copy)?;

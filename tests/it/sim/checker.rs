@@ -239,6 +239,9 @@ impl Checker {
                 self.ran(&batch.flights)?;
                 return if terminated { self.killed(&batch) } else { self.failed(&batch) };
             }
+            Event::StageSpare { .. } | Event::StageNeeded { .. } | Event::RaiseRefused { .. } => {
+                return Err("this world spares no stages".into());
+            }
             Event::StageFailed { .. } => return Err("this world fails no stages".into()),
             Event::Drain => self.draining = true,
         }

@@ -111,6 +111,7 @@ fn draw_config(rng: &mut Rng) -> Config {
         quarantine_ttl: rng.pick(&[10 * MS, 2_000 * MS]),
         quarantine_max: rng.count(1, 8),
         isolation_idle: rng.pick(&[5 * MS, 300 * MS]),
+        rest_after: 60_000 * MS,
     }
 }
 

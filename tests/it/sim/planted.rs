@@ -137,7 +137,11 @@ impl Planted {
             Event::Done { session, batch, .. } => self.put_down(*session, *batch),
             Event::Drain => return self.bug != Bug::DrainIgnored,
             Event::StageRetired { .. } => return self.bug != Bug::RetirementIgnored,
-            Event::IsolationFailed { .. } | Event::StageFailed { .. } => {}
+            Event::IsolationFailed { .. }
+            | Event::StageFailed { .. }
+            | Event::StageSpare { .. }
+            | Event::StageNeeded { .. }
+            | Event::RaiseRefused { .. } => {}
         }
         true
     }

@@ -13,6 +13,7 @@ use graftd::sched::flight::FlightId;
 use graftd::sched::reuse::{Policy, Route};
 use graftd::time::MonoTime;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// The stages: bases from 0, heads from 10, whole models from 20.
 const HEADS: u32 = 10;
@@ -37,6 +38,10 @@ struct World {
     released: BTreeSet<RequestId>,
     sessions: BTreeMap<SessionId, (StageId, Purpose)>,
     next_session: u32,
+    /// Stages whose sessions are being started, and whether rows wait for them.
+    rising: BTreeMap<StageId, bool>,
+    rests: u64,
+    raises: u64,
     batches: BTreeMap<BatchId, Batch>,
     order: Vec<BatchId>,
     kept: BTreeMap<Slot, ()>,
@@ -66,6 +71,7 @@ impl World {
             bytes_max: rng.pick(&[20_000, 1 << 30]),
             cache_bytes: rng.pick(&[0, 8_192]),
             base_cache_bytes: rng.pick(&[0, 12_288, 65_536]),
+            rest_after: rng.pick(&[Duration::from_millis(1), Duration::from_secs(60)]),
             ..Config::default()
         };
         let (bases, heads) = (rng.range(1, 2) as u32, rng.range(1, 4) as u32);
@@ -81,6 +87,9 @@ impl World {
             released: BTreeSet::new(),
             sessions: BTreeMap::new(),
             next_session: 0,
+            rising: BTreeMap::new(),
+            rests: 0,
+            raises: 0,
             batches: BTreeMap::new(),
             order: Vec::new(),
             kept: BTreeMap::new(),
@@ -178,6 +187,16 @@ impl World {
             Action::Retire { session } => {
                 self.sessions.remove(&session);
             }
+            Action::Rest { stage } => {
+                let there =
+                    self.sessions.values().any(|&(of, p)| of == stage && p == Purpose::Serving);
+                assert!(!there, "{stage} rests and has sessions");
+                self.rests += 1;
+            }
+            Action::Raise { stage, needed } => {
+                *self.rising.entry(stage).or_default() |= needed;
+                self.raises += 1;
+            }
             Action::Routes { .. } | Action::Forget { .. } => {}
             Action::Terminate { .. } | Action::Kill { .. } => panic!("no run takes long"),
         }
@@ -232,6 +251,27 @@ impl World {
         self.jobs.insert(request, job.clone());
         self.waiting.insert(request);
         self.tell(Event::Submit(job));
+    }
+
+    /// A whole model becomes spare, or is needed again.
+    fn turn(&mut self) {
+        let stage = StageId(WHOLES + self.rng.range(0, u64::from(self.heads) - 1) as u32);
+        let rise = self.rng.micros(0, 2_000);
+        let spare = self.rng.percent(70);
+        self.tell(if spare {
+            Event::StageSpare { stage, rise }
+        } else {
+            Event::StageNeeded { stage }
+        });
+    }
+
+    /// Sessions that were asked for come, or do not where nothing depends on it.
+    fn rise(&mut self) {
+        let Some((stage, needed)) = self.rising.pop_first() else { return };
+        if !needed && self.rng.percent(30) {
+            return self.tell(Event::RaiseRefused { stage });
+        }
+        self.raise(stage, Purpose::Serving);
     }
 
     fn cancel(&mut self) {
@@ -294,9 +334,21 @@ impl World {
             if self.rng.percent(15) {
                 self.cancel();
             }
+            if self.rng.percent(20) {
+                self.turn();
+            }
+            if self.rng.percent(30) {
+                self.rise();
+            }
+            if let Some(at) = self.scheduler.next_wakeup().filter(|_| self.rng.percent(20)) {
+                self.now = self.now.max(at.min(self.now.after(Duration::from_millis(5))));
+                self.scheduler.handle_timeout(self.now);
+                self.heard();
+            }
         }
-        while !self.order.is_empty() {
+        while !self.order.is_empty() || !self.rising.is_empty() {
             self.end(false);
+            self.rise();
         }
         assert!(self.scheduler.is_idle(), "{:?} wait for ever", self.waiting);
         assert!(self.parts.is_empty(), "{:?} are never spent", self.parts);
@@ -307,14 +359,18 @@ impl World {
 #[test]
 fn bases_run_once_and_heads_after_them() {
     let mut routes: BTreeMap<Route, u64> = BTreeMap::new();
+    let (mut rests, mut raises) = (0, 0);
     for seed in 0..SEEDS {
         let mut world = World::new(seed);
         world.live();
+        rests += world.rests;
+        raises += world.raises;
         for (route, rows) in world.routes {
             *routes.entry(route).or_default() += rows;
         }
     }
-    println!("{routes:?}");
+    println!("{routes:?}, {rests} rests, {raises} raises");
+    assert!(rests > 100 && raises > 100, "{rests} rests, {raises} raises");
     for route in [Route::Reuse, Route::Follow, Route::Recompute, Route::Whole] {
         assert!(routes[&route] > 100, "{route:?} is hardly ever taken: {routes:?}");
     }

@@ -176,6 +176,8 @@ impl World {
             | Action::Reuse { .. }
             | Action::Spend { .. }
             | Action::Routes { .. }
+            | Action::Rest { .. }
+            | Action::Raise { .. }
             | Action::Forget { .. } => {}
         }
     }

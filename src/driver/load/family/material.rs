@@ -10,6 +10,7 @@ use crate::model::probe::Sample;
 use crate::model::stash::PrivateCopy;
 use crate::sched::config::StageConfig;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What families need of a model.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(in crate::driver::load) struct Material {
     pub sample: Sample,
     /// The seed of one that it accepts.
     pub seed: u64,
+    /// How long it took to start its sessions.
+    pub rise: Duration,
 }
 
 impl Material {
@@ -39,6 +42,7 @@ impl Material {
         probed: &Probed,
         sketch: Result<Sketch, String>,
         (copy, config): (&Arc<PrivateCopy>, &StageConfig),
+        rise: Duration,
     ) -> Result<Self, String> {
         if !spec.cuts_rows() {
             return Err("its requests run as they come".into());
@@ -60,6 +64,7 @@ impl Material {
             config: config.clone(),
             sample,
             seed: probed.seed,
+            rise,
         })
     }
 

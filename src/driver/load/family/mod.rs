@@ -99,6 +99,10 @@ impl Loader {
         // Only now, so that a base that old and new ways have in common stays where it is.
         for member in stale {
             if !state.members.contains_key(&member.spec.stage) {
+                // One that stays serves whole first, so that none of its requests waits for that.
+                if live.contains_key(&member.spec.stage) {
+                    self.need(&member.spec).await;
+                }
                 member.spec.way.set(None);
             }
             self.driver.event(Event::StageRetired { stage: member.head });
@@ -171,9 +175,11 @@ impl Loader {
         let head = self.head(&head, material, spec, &label).await?;
         let policy = spec.settings.sharing.unwrap_or(self.config.sharing);
         let way = Way { bases: uses, head, policy };
+        self.need(spec).await;
         match proof::prove(&self.driver, spec, &way, material).await {
             Ok(difference) => {
                 spec.way.set(Some(way));
+                self.spare(spec, material);
                 let (spec, cuts) = (spec.clone(), cuts.digests.clone());
                 Ok(Member { spec, cuts, bases, head, difference })
             }
@@ -181,6 +187,28 @@ impl Loader {
                 self.driver.event(Event::StageRetired { stage: head });
                 Err(why)
             }
+        }
+    }
+
+    /// Has the sessions of a whole model kept, and waits until they are there.
+    async fn need(&self, spec: &ModelSpec) {
+        self.driver.event(Event::StageNeeded { stage: spec.stage });
+        let there = self.driver.stage_serves(spec.stage);
+        if tokio::time::timeout(self.config.load_timeout, there).await.is_err() {
+            // Its requests wait for them, as they would for a worker that died.
+            tracing::warn!(
+                "model {}:{}: its whole model takes long to come back",
+                spec.name,
+                spec.version
+            );
+        }
+    }
+
+    /// Has the sessions of a whole model given back while its rows do without them.
+    fn spare(&self, spec: &ModelSpec, material: &Material) {
+        // What runs in the daemon shares its memory with everybody's allocator: little would come back.
+        if self.pools.hosts(spec.stage) {
+            self.driver.event(Event::StageSpare { stage: spec.stage, rise: material.rise });
         }
     }
 

@@ -38,6 +38,8 @@ impl Checker {
                 Ok(())
             }
             Action::Retire { session } => self.retire(*session),
+            // These worlds have no stage that could rest: `ways` has.
+            Action::Rest { .. } | Action::Raise { .. } => Err("a stage rests unasked".into()),
             Action::Forget { stage } => {
                 let model = self.stages.get_mut(stage).ok_or("no such stage")?;
                 ensure!(model.retired, "forgotten, and it was never retired");
