@@ -113,6 +113,7 @@ fn variant(origin: &Bytes, number: usize) -> Vec<u8> {
 }
 
 /// Waits until all members have their way through the base.
+#[expect(clippy::disallowed_methods, reason = "nobody is told when a family is settled")]
 fn settled(socket: &Path, heads: usize) {
     let clock = graftd::clock::Clock::start();
     let request = b"GET /v2/graftd/status HTTP/1.1\r\nhost: bench\r\n\r\n";

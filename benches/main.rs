@@ -12,8 +12,11 @@
 mod batching;
 mod crossing;
 mod families;
+mod grid;
 mod hits;
 mod latency;
+#[path = "../tests/it/machine/mod.rs"]
+mod machine;
 mod memory;
 mod saturation;
 mod scheduler;
@@ -28,11 +31,12 @@ use support::table::{Table, rate};
 
 type Bench = fn(Effort, &mut Table);
 
-const BENCHES: [(&str, Bench); 8] = [
+const BENCHES: [(&str, Bench); 9] = [
     ("latency", latency::bench),
     ("crossing", crossing::bench),
     ("hits", hits::bench),
     ("scheduler", scheduler::bench),
+    ("grid", grid::bench),
     ("memory", memory::bench),
     ("saturation", saturation::bench),
     ("batching", batching::bench),

@@ -114,6 +114,12 @@ impl RowIndex {
         self.budget
     }
 
+    /// How many rows of a size fit.
+    #[must_use]
+    pub fn rows_fit(&self, row_bytes: u64) -> u64 {
+        self.budget / row_bytes.saturating_add(OVERHEAD_BYTES)
+    }
+
     /// Rows kept.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -3,15 +3,23 @@
 //! Only service times are shown to it, never waiting, so a busy machine does not look like a slow model.
 //! Whole numbers and shifts only, so that a recorded trace replays to the bit on any machine.
 
-use crate::time::nanos;
+use crate::time::{MonoTime, nanos};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// Runs that the mean goes back, about.
+const MEMORY: u64 = 32;
+
+/// Runs in a row far from the mean after which the cost counts as changed.
+const STRAYS: u32 = 3;
+
 /// Service times seen for one batch size.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Series {
     runs: u32,
-    /// Moving average with a memory of about eight runs.
+    /// Runs one after the other that were far from the mean.
+    strays: u32,
+    /// A moving average that a disturbed run hardly moves.
     mean_ns: u64,
     /// A high-water mark that sinks towards the mean by 1/64 a run: near the 99th percentile.
     high_ns: u64,
@@ -19,10 +27,62 @@ struct Series {
 
 impl Series {
     fn observe(&mut self, ns: u64) {
+        let (low, high) = (self.mean_ns / 3 * 2, self.mean_ns.saturating_mul(3) / 2);
+        self.strays = if (low..=high).contains(&ns) { 0 } else { self.strays + 1 };
+        if self.strays > STRAYS {
+            // That is no disturbance any more, so what was seen before says nothing.
+            (self.runs, self.strays) = (0, 0);
+        }
         self.runs = self.runs.saturating_add(1);
-        self.mean_ns = self.mean_ns - (self.mean_ns >> 3) + (ns >> 3);
+        self.mean_ns = match u64::from(self.runs).min(MEMORY) {
+            1 => ns,
+            // The first runs are often slow, and what looks dear is not run again.
+            weight if weight <= u64::from(TRIALS) => self.mean_ns.min(ns),
+            weight => self.mean_ns - self.mean_ns / weight + ns.clamp(low, high) / weight,
+        };
         let sunk = self.high_ns - (self.high_ns.saturating_sub(self.mean_ns) >> 6);
         self.high_ns = sunk.max(ns);
+    }
+
+    /// What a run is expected to take. Little seen gets credit for it: if that was too much, the next runs will show
+    /// it, and if it was too little, no run would.
+    const fn expected_ns(&self) -> u64 {
+        self.mean_ns - self.mean_ns / 16 / if self.runs == 0 { 1 } else { self.runs as u64 }
+    }
+}
+
+/// The time between rows that come to a stage, or would if they took the way through it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gap {
+    last: Option<MonoTime>,
+    /// A moving average over some 128 rows.
+    mean_ns: u64,
+}
+
+impl Gap {
+    /// A row came.
+    pub fn came(&mut self, now: MonoTime) {
+        if let Some(last) = self.last.replace(now) {
+            let gap = nanos(now.since(last)).min(1 << 40);
+            self.mean_ns = self.mean_ns - self.mean_ns / 128 + gap / 128;
+        }
+    }
+
+    /// How many rows of these are together where so many that come by `other` do, if any are.
+    #[must_use]
+    pub fn share(&self, other: &Self, rows: usize) -> usize {
+        let (these, all) = (u128::from(self.mean_ns).max(1), u128::from(other.mean_ns));
+        // Those that come one by one by chance: where one is, half of what is expected comes with it.
+        let expected = rows as u128 * all;
+        let together = expected.max(these + expected / 2);
+        usize::try_from((together + these / 2) / these).unwrap_or(usize::MAX)
+    }
+
+    /// How many rows are together once one that comes now has waited for so long.
+    #[must_use]
+    pub fn rows_in(&self, wait: Duration) -> usize {
+        let more = nanos(wait) / self.mean_ns.max(1_000);
+        usize::try_from(more).unwrap_or(usize::MAX).saturating_add(1)
     }
 }
 
@@ -33,28 +93,52 @@ const TRIALS: u32 = 3;
 #[derive(Clone, Debug, Default)]
 pub struct Costs {
     by_rows: BTreeMap<usize, Series>,
+    runs: u32,
 }
 
 impl Costs {
     /// Learns from one run.
     pub fn observe(&mut self, rows: usize, service: Duration) {
         let ns = nanos(service);
-        self.by_rows
-            .entry(rows)
-            .or_insert(Series { runs: 0, mean_ns: ns, high_ns: ns })
-            .observe(ns);
+        self.by_rows.entry(rows).or_default().observe(ns);
+        self.runs = self.runs.saturating_add(1);
+    }
+
+    /// Whether there were so many runs that their cost is believed.
+    #[must_use]
+    pub const fn are_known(&self) -> bool {
+        self.runs >= TRIALS
     }
 
     /// The expected time of a run; none before the first run of any size.
     #[must_use]
     pub fn expected(&self, rows: usize) -> Option<Duration> {
-        self.scaled(rows, |series| series.mean_ns)
+        self.scaled(rows, Series::expected_ns)
     }
 
     /// A time that all but about one run in a hundred stay under.
     #[must_use]
     pub fn high(&self, rows: usize) -> Option<Duration> {
         self.scaled(rows, |series| series.high_ns)
+    }
+
+    /// The expected time of a run, where larger ones than were seen gain from their size what those of `like` do.
+    #[must_use]
+    pub fn expected_like(&self, rows: usize, like: &Self) -> Option<Duration> {
+        let (seen, larger) = (self.largest_believed()?, like.largest_believed().unwrap_or(0));
+        if rows <= seen || larger <= seen {
+            return self.expected(rows);
+        }
+        let known = rows.min(larger);
+        let (from, to) = (like.expected(seen)?.as_nanos(), like.expected(known)?.as_nanos());
+        let ns = self.expected(seen)?.as_nanos() * to / from.max(1) * rows as u128 / known as u128;
+        Some(Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX)))
+    }
+
+    /// The largest size that ran often enough, or at all where none did.
+    fn largest_believed(&self) -> Option<usize> {
+        let often = self.by_rows.iter().rev().find(|(_, series)| series.runs >= TRIALS);
+        often.or_else(|| self.by_rows.last_key_value()).map(|(&rows, _)| rows)
     }
 
     /// The largest batch that is not slower a row than single rows are, as far as it was seen.
@@ -87,13 +171,23 @@ impl Costs {
         rows
     }
 
-    /// Sizes not seen cost what the next larger one does, or in proportion to the largest.
+    /// Sizes not seen cost what lies between their neighbours; beyond the largest, in proportion to it, and below the
+    /// smallest what that does.
     fn scaled(&self, rows: usize, pick: impl Fn(&Series) -> u64) -> Option<Duration> {
-        if let Some((_, series)) = self.by_rows.range(rows..).next() {
-            return Some(Duration::from_nanos(pick(series)));
-        }
-        let (&seen, series) = self.by_rows.last_key_value()?;
-        let ns = u128::from(pick(series)) * rows as u128 / seen.max(1) as u128;
+        // Where larger ones hardly ran, a believed one is the better guide.
+        let most = self.largest_believed()?;
+        let seen = |(&size, series): (&usize, &Series)| (size, pick(series));
+        let above = self.by_rows.range(rows..rows.max(most) + 1).next().map(seen);
+        let below = self.by_rows.range(..rows.min(most + 1)).next_back().map(seen);
+        let ns = match (below, above) {
+            (None, None) => return None,
+            (None, Some((_, ns))) => u128::from(ns),
+            (Some((seen, ns)), None) => u128::from(ns) * rows as u128 / seen.max(1) as u128,
+            (Some((less, low)), Some((more, high))) => {
+                let (from_low, from_high) = ((rows - less) as u128, (more - rows) as u128);
+                (u128::from(low) * from_high + u128::from(high) * from_low) / (more - less) as u128
+            }
+        };
         Some(Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX)))
     }
 }
@@ -107,11 +201,16 @@ mod tests {
         let us = Duration::from_micros;
         let mut costs = Costs::default();
         assert_eq!(costs.expected(1), None);
-        costs.observe(1, us(100));
-        costs.observe(8, us(400));
-        assert_eq!(costs.expected(1), Some(us(100)));
-        assert_eq!(costs.expected(4), Some(us(400)));
-        assert_eq!(costs.expected(16), Some(us(800)));
+        (0..100).for_each(|_| costs.observe(1, us(100)));
+        (0..100).for_each(|_| costs.observe(8, us(450)));
+        let near = |rows, us: u128| {
+            let found = costs.expected(rows).unwrap().as_micros();
+            assert!(found.abs_diff(us) <= us / 50, "{rows} rows: {found} us, {us} expected");
+        };
+        near(1, 100);
+        near(4, 250);
+        near(8, 450);
+        near(16, 900);
     }
 
     #[test]
@@ -132,15 +231,56 @@ mod tests {
     }
 
     #[test]
-    fn the_mean_follows_a_step_and_the_high_mark_remembers() {
+    fn batches_that_never_ran_gain_what_those_of_a_like_stage_do() {
+        let us = Duration::from_micros;
+        let (mut seen, mut like) = (Costs::default(), Costs::default());
+        (0..100).for_each(|_| seen.observe(1, us(1_000)));
+        (0..100).for_each(|_| like.observe(1, us(100)));
+        assert_eq!(seen.expected_like(8, &like), seen.expected(8), "it knows no more");
+        (0..100).for_each(|_| like.observe(8, us(400)));
+        let guessed = seen.expected_like(8, &like).unwrap();
+        assert!(guessed > us(3_800) && guessed < us(4_200), "{guessed:?}");
+        assert_eq!(seen.expected_like(1, &like), seen.expected(1));
+    }
+
+    #[test]
+    fn a_disturbed_run_hardly_moves_the_mean_and_a_change_does_at_once() {
         let us = Duration::from_micros;
         let mut costs = Costs::default();
         (0..100).for_each(|_| costs.observe(1, us(100)));
-        costs.observe(1, us(1_000));
-        assert_eq!(costs.high(1), Some(us(1_000)));
-        (0..100).for_each(|_| costs.observe(1, us(200)));
-        let mean = costs.expected(1).unwrap();
-        assert!(mean > us(190) && mean < us(210), "{mean:?}");
-        assert!(costs.high(1).unwrap() > us(200));
+        costs.observe(1, us(5_000));
+        assert!(costs.expected(1).unwrap() < us(102));
+        assert_eq!(costs.high(1), Some(us(5_000)));
+        (0..=STRAYS).for_each(|_| costs.observe(1, us(300)));
+        assert!(costs.expected(1).unwrap() > us(280));
+        assert!(costs.high(1).unwrap() > us(1_000), "it remembers");
+    }
+
+    #[test]
+    fn first_runs_may_be_slow() {
+        let us = Duration::from_micros;
+        let mut costs = Costs::default();
+        costs.observe(1, us(9_000));
+        assert!(!costs.are_known());
+        (1..TRIALS).for_each(|_| costs.observe(1, us(100)));
+        assert!(costs.are_known());
+        assert!(costs.expected(1).unwrap() <= us(100));
+    }
+
+    #[test]
+    fn rows_that_come_together_follow_from_the_gaps_between_them() {
+        let ms = |ms: u64| MonoTime::from_nanos(ms * 1_000_000);
+        let (mut all, mut some) = (Gap::default(), Gap::default());
+        for at in 0..2_000 {
+            all.came(ms(at));
+            if at % 4 == 0 {
+                some.came(ms(at));
+            }
+        }
+        assert_eq!(all.rows_in(Duration::ZERO), 1);
+        assert_eq!(all.rows_in(Duration::from_micros(8_500)), 9);
+        assert_eq!(some.share(&all, 32), 8, "a quarter of them");
+        assert_eq!(some.share(&all, 4), 2, "one, and by chance another");
+        assert_eq!(some.share(&all, 1), 1);
     }
 }

@@ -159,18 +159,29 @@ impl Scheduler {
         let starts = session.in_hand.is_empty();
         session.in_hand.push_back(batch);
         if starts {
-            self.devices.take(session.device, session.slots);
+            self.devices.take(session.device, session.slots, self.now);
         }
         let mut rows = Vec::with_capacity(flights.len());
         let mut bases = Vec::new();
         for &id in &flights {
             if let Some(flight) = self.flights.get_mut(id) {
                 flight.state = State::InBatch(batch);
+                if !flight.takes_base {
+                    self.devices.waited(self.now.since(flight.arrival));
+                }
                 rows.push(flight.source);
                 bases.extend(flight.takes_base.then_some(id));
             }
         }
-        let state = Batch { session: id, stage, flights, apart, terminated: false, watch: None };
+        let state = Batch {
+            session: id,
+            stage,
+            flights,
+            apart,
+            terminated: false,
+            watch: None,
+            started: None,
+        };
         self.batches.insert(batch, state);
         self.actions.push_back(Action::Run { session: id, stage, batch, rows, bases, reason });
         if starts {
@@ -185,6 +196,7 @@ impl Scheduler {
         let patience = learned.unwrap_or_default().saturating_mul(WATCHDOG_FACTOR);
         let at = self.now.after(patience.max(self.config.watchdog_floor));
         batch.watch = Some((at, Timer::Watchdog(id)));
+        batch.started = Some(self.now);
         self.timers.set(at, Timer::Watchdog(id));
     }
 

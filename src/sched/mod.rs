@@ -8,6 +8,7 @@
 //! end; at most one joinable flight a key; an idle session and a ripe queue never coexist while the device
 //! has a slot; bounds hold after every event; once nothing waits, every table is empty.
 
+pub mod again;
 pub mod batch;
 pub mod cache;
 pub mod config;
@@ -29,14 +30,16 @@ mod verify;
 
 use crate::id::{BatchId, ClassKey, RequestId, SessionId, StageId};
 use crate::time::{MonoTime, nanos};
+use again::Again;
 use cache::RowIndex;
 use config::{Config, StageConfig};
-use cost::Costs;
+use cost::{Costs, Gap};
 use event::{Action, Event, Outcome, Purpose, Store};
 use flight::{FlightId, FlightTable};
 use queue::Queue;
 use request::Requests;
 use retry::{Isolation, Quarantine, Suspects};
+use reuse::Route;
 use session::{Devices, Session, Sessions};
 use spare::Presence;
 use std::collections::{BTreeMap, VecDeque};
@@ -48,9 +51,6 @@ const CLASSES_MAX: usize = 256;
 
 /// A stage that has work and ends no batch for so long stands still, if its batches are short.
 const STILL: Duration = Duration::from_millis(1_500);
-
-/// What is believed of a base before its rows were seen: sharing is what it was cut for.
-const AGAIN_AT_FIRST: u32 = 512;
 
 /// One stage and what waits for it.
 #[derive(Debug)]
@@ -65,8 +65,14 @@ struct Stage {
     flights: usize,
     /// Those of them that await a base output.
     awaiting: usize,
-    /// The chance in 1024 that a row of this base is asked for again, as seen lately.
-    again: u32,
+    /// The time between rows that need this stage or would, lately.
+    gap: Gap,
+    /// How likely a row of this base is wanted again; none of a stage that is no base.
+    again: Option<Again>,
+    /// Choices of this whole model's rows since the way that costs more was last tried.
+    untried: u32,
+    /// The way that its rows without a base output took last.
+    lately: Option<Route>,
     /// When a batch of it last ended, or its first row came.
     moved: MonoTime,
     retired: bool,
@@ -87,12 +93,6 @@ impl Stage {
         if self.flights == self.awaiting {
             self.moved = now;
         }
-    }
-
-    /// Learns whether a row of this base was one that had been asked for before.
-    fn asked_again(&mut self, again: bool) {
-        let seen = if again { 1024 } else { 0 };
-        self.again = (self.again * 63 + seen) / 64;
     }
 
     /// Learns what a batch of a class cost.
@@ -128,6 +128,8 @@ struct Batch {
     apart: bool,
     /// It was asked to end; what it then reports is no error of the model's.
     terminated: bool,
+    /// When its run began; none while it waits behind another.
+    started: Option<MonoTime>,
     /// When its watchdog or grace ends.
     watch: Option<(MonoTime, Timer)>,
 }
@@ -323,6 +325,7 @@ impl Scheduler {
     }
 
     fn stage_up(&mut self, stage: StageId, config: StageConfig) {
+        let again = (config.kept_in == Store::Bases).then(Again::default);
         self.stages.entry(stage).or_insert_with(|| Stage {
             config,
             queue: Queue::default(),
@@ -331,7 +334,10 @@ impl Scheduler {
             classes: BTreeMap::new(),
             flights: 0,
             awaiting: 0,
-            again: AGAIN_AT_FIRST,
+            gap: Gap::default(),
+            again,
+            untried: 0,
+            lately: None,
             moved: self.now,
             retired: false,
             presence: Presence::Kept,

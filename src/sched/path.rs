@@ -4,10 +4,13 @@ use super::Scheduler;
 use super::event::{Job, Leg, Path, RowRef, Slot};
 use super::flight::{FlightId, State};
 use super::queue::Rank;
-use super::reuse::{self, Base, Choice, Cost, Offer, Route};
+use super::reuse::{self, Base, Choice, Cost, Offer, Reason, Route};
 use crate::id::{ClassKey, RowKey, StageId};
 use smallvec::SmallVec;
 use std::time::Duration;
+
+/// Choices after which the way not taken is tried again, if the machine is idle: less than one in a hundred.
+const TRY_AFTER: u32 = 128;
 
 /// The highest base output of a row that need not be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,14 +72,23 @@ impl Scheduler {
 
     /// Counts that a row's base outputs were asked for, and says where its way would begin.
     pub(super) fn ask_bases(&mut self, job: &Job, path: &Path, row: usize) -> Footing {
-        for leg in &path.bases {
-            self.bases.ask(&leg.rows[row]);
-        }
+        let in_flight = self.flights.len() as u64;
         let footing = self.footing(job, path, row);
-        let asked = self.bases.frequency(&path.bases[0].rows[row]) > 1;
-        let again = asked || footing != Footing::Inputs;
-        if let Some(stage) = self.stages.get_mut(&path.bases[0].stage) {
-            stage.asked_again(again);
+        for (level, leg) in path.bases.iter().enumerate() {
+            let key = &leg.rows[row];
+            self.bases.ask(key);
+            let Some(stage) = self.stages.get_mut(&leg.stage) else { continue };
+            let fit = self.bases.rows_fit(stage.config.output_bytes).max(in_flight);
+            let known = stage.again.as_mut().is_some_and(|again| again.asked(key, fit));
+            // Had it taken this way before, the base would have nothing to do for it.
+            if !known && level >= footing.passed() {
+                stage.gap.came(self.now);
+            }
+        }
+        for stage in [path.head, job.stage] {
+            if let Some(stage) = self.stages.get_mut(&stage) {
+                stage.gap.came(self.now);
+            }
         }
         footing
     }
@@ -102,55 +114,118 @@ impl Scheduler {
     }
 
     /// Chooses between the way through the bases and the whole model.
-    pub(super) fn choose(&self, job: &Job, path: &Path, footing: Footing) -> Choice {
+    pub(super) fn choose(&self, job: &Job, path: &Path, row: usize, footing: Footing) -> Choice {
         let legs = &path.bases[footing.passed()..];
-        let making = legs.iter().map(|leg| self.cost(leg.stage));
-        let add = |a: Cost, b: Cost| Cost {
-            wait: a.wait.saturating_add(b.wait),
-            work: a.work.saturating_add(b.work),
-        };
-        let making = making.fold(Cost::default(), add);
         let base = match footing {
             Footing::Kept(..) => Base::Kept,
             Footing::InFlight(_, flight) => Base::InFlight(self.left(flight)),
             Footing::Inputs => Base::Absent,
         };
+        let costs = self.costs(job, path, legs);
         // Bases between what is there and the head are work of the head's side.
         let head = match footing {
-            Footing::Inputs => self.cost(path.head),
-            _ => add(making, self.cost(path.head)),
+            Footing::Inputs => costs.head,
+            _ => costs.making.and(costs.head),
         };
         // What rests is weighed as if it were up, so that it is known what its absence costs.
-        let whole =
-            self.stages[&job.stage].is_down() || self.sessions.serving(job.stage).next().is_some();
+        let down = self.stages[&job.stage].is_down();
+        let there = down || self.sessions.serving(job.stage).next().is_some();
+        let idle = !down && self.devices.used() == 0 && self.queued_rows == 0;
         reuse::choose(&Offer {
             policy: path.policy,
             base,
-            making,
+            making: costs.making,
             head,
-            whole: whole.then(|| self.cost(job.stage)),
+            whole: there.then_some(costs.whole),
             slack: job.deadline.map(|deadline| deadline.since(self.now)),
-            again: self.stages[&path.bases[0].stage].again,
-            busy: self.devices.busy(),
+            again: self.again(legs, row),
+            busy: self.devices.busy(self.now),
+            lately: self.stages[&job.stage].lately,
+            untried: idle && self.stages[&job.stage].untried >= TRY_AFTER,
         })
     }
 
-    /// What one more row costs a stage.
-    fn cost(&self, id: StageId) -> Cost {
+    /// What the ways cost a row that came now.
+    fn costs(&self, job: &Job, path: &Path, legs: &[Leg]) -> reuse::Ways {
+        let lowest = path.bases[0].stage;
+        let (mut making, mut handed) = (Some(Cost::default()), usize::MAX);
+        for leg in legs {
+            let rows = self.rows_together(leg.stage).min(handed);
+            making = making.and_then(|sum| Some(sum.and(self.cost(leg.stage, job.stage, rows)?)));
+            // Rows come to the next stage as this one lets go of them, and only some of them.
+            handed = self.stages[&path.head].gap.share(&self.stages[&leg.stage].gap, rows);
+        }
+        let rows = self.rows_together(path.head).min(handed);
+        let head = self.cost(path.head, lowest, rows);
+        let whole = self.cost(job.stage, lowest, self.rows_together(job.stage));
+        reuse::Ways::guessed(making, head, whole)
+    }
+
+    /// The rows of a stage's next batch, if rows take the way through it.
+    fn rows_together(&self, id: StageId) -> usize {
         let stage = &self.stages[&id];
-        let size = stage.config.batch_rows_knee.max(1);
-        let batch = stage.costs.expected(size).unwrap_or_default();
-        let work = batch / u32::try_from(size).unwrap_or(u32::MAX);
-        Cost { wait: self.eta(id, 0).unwrap_or_default(), work }
+        stage.gap.rows_in(self.devices.usual_wait()).min(stage.config.batch_rows_max.max(1))
+    }
+
+    /// The chance in 1024 that the outputs of bases are wanted again, each weighed by what it costs.
+    fn again(&self, legs: &[Leg], row: usize) -> u32 {
+        let (mut saved, mut work) = (0_u128, 0_u128);
+        for leg in legs {
+            let key = &leg.rows[row];
+            let Some(again) = &self.stages[&leg.stage].again else { continue };
+            let row = self.stages[&leg.stage].costs.expected(1).unwrap_or_default();
+            let ns = row.as_nanos().max(1);
+            work += ns;
+            saved += ns * u128::from(again.chance(key, self.bases.frequency(key)));
+        }
+        u32::try_from(saved / work.max(1)).unwrap_or(1024)
+    }
+
+    /// Counts a choice between making a base output and running the whole model.
+    pub(super) fn chosen(&mut self, stage: StageId, Choice { route, reason, .. }: Choice) {
+        let Some(stage) = self.stages.get_mut(&stage) else { return };
+        if reason == Reason::Tried {
+            stage.untried = 0;
+        } else {
+            stage.untried = stage.untried.saturating_add(1);
+            stage.lately = Some(route);
+        }
+    }
+
+    /// What a row that came now costs a stage in a batch of so many; none before its first runs.
+    ///
+    /// Batches larger than any that it ran are held to gain what those of `like` do: parts of one model are alike,
+    /// and the way not taken must not look dear for having run no batches.
+    fn cost(&self, id: StageId, like: StageId, rows: usize) -> Option<Cost> {
+        let costs = Some(&self.stages[&id].costs).filter(|costs| costs.are_known())?;
+        let run = costs.expected_like(rows, &self.stages[&like].costs)?;
+        let work = run / u32::try_from(rows).unwrap_or(u32::MAX);
+        Some(Cost { wait: self.wait(id), run, high: costs.high(rows)?, work })
+    }
+
+    /// When a run of a stage could begin that takes a row that came now.
+    fn wait(&self, id: StageId) -> Duration {
+        let device = self.stages[&id].config.device;
+        let wait = self.devices.wait(device, self.queued_rows);
+        // Rows go by rank whatever their stage, unless its sessions are too few to fill the device.
+        let slots: u32 = self.sessions.serving(id).map(|(_, session)| session.slots).sum();
+        if slots >= self.devices.slots(device) {
+            return wait;
+        }
+        self.eta(id, 0).unwrap_or_default().max(wait)
     }
 
     /// When a flight is expected to have its output.
     fn left(&self, id: FlightId) -> Duration {
         let Some(flight) = self.flights.get(id) else { return Duration::ZERO };
-        let run = self.stages[&flight.stage].costs.expected(1).unwrap_or_default();
+        let run = |rows| self.stages[&flight.stage].costs.expected(rows).unwrap_or_default();
         match flight.state {
-            State::InBatch(_) => run,
-            _ => self.eta(flight.stage, 0).unwrap_or_default().saturating_add(run),
+            State::InBatch(batch) => self.batches.get(&batch).map_or(Duration::ZERO, |batch| {
+                let ran = batch.started.map(|started| self.now.since(started));
+                run(batch.flights.len()).saturating_sub(ran.unwrap_or_default())
+            }),
+            State::Awaits(below, _) => self.left(below).saturating_add(run(1)),
+            State::Queued(_) | State::Suspect => self.wait(flight.stage).saturating_add(run(1)),
         }
     }
 

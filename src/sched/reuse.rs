@@ -7,6 +7,7 @@
 //! # Source
 //! design.md section 4 (the routes) and the recommended design of scheduling.md (recompute or reuse).
 
+use crate::time::nanos;
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -69,18 +70,79 @@ impl std::str::FromStr for Policy {
     }
 }
 
-/// What a way costs.
+/// What a stage on the way costs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     /// Until its run may start.
     pub wait: Duration,
-    /// What the row adds to the runs that take it.
+    /// The run of the batch that it will be in, as half of all such last at most.
+    pub run: Duration,
+    /// The same as nearly all last at most.
+    pub high: Duration,
+    /// The row's share of the run.
     pub work: Duration,
 }
 
 impl Cost {
-    fn latency(self) -> Duration {
-        self.wait.saturating_add(self.work)
+    /// Two stages one after the other. A row keeps its place, so the longer wait covers the shorter.
+    #[must_use]
+    pub fn and(self, next: Self) -> Self {
+        Self {
+            wait: self.wait.max(next.wait),
+            run: self.run.saturating_add(next.run),
+            high: self.high.saturating_add(next.high),
+            work: self.work.saturating_add(next.work),
+        }
+    }
+
+    /// So many sixteenths of what is run.
+    fn scaled(self, sixteenths: u32) -> Self {
+        let part = |time: Duration| time / 16 * sixteenths;
+        Self { run: part(self.run), high: part(self.high), work: part(self.work), ..self }
+    }
+
+    /// What is left to run once a part of it is done; a sixteenth at least.
+    fn without(self, part: Self) -> Self {
+        let least = self.scaled(1);
+        let rest = |all: Duration, part, least| all.saturating_sub(part).max(least);
+        Self {
+            run: rest(self.run, part.run, least.run),
+            high: rest(self.high, part.high, least.high),
+            work: rest(self.work, part.work, least.work),
+            ..self
+        }
+    }
+
+    /// Whether the answer may come after so long.
+    fn is_late(&self, slack: Option<Duration>) -> bool {
+        slack.is_some_and(|slack| self.wait.saturating_add(self.high.max(self.run)) > slack)
+    }
+}
+
+/// What both ways cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ways {
+    /// Making the base output.
+    pub making: Cost,
+    /// The head.
+    pub head: Cost,
+    /// The whole model.
+    pub whole: Cost,
+}
+
+impl Ways {
+    /// Fills in what hardly ran by what did. A whole model is held to cost what its parts do less a sixteenth, so that
+    /// it is tried where hardly anything is shared.
+    #[must_use]
+    pub fn guessed(making: Option<Cost>, head: Option<Cost>, whole: Option<Cost>) -> Self {
+        let half = whole.unwrap_or_default().scaled(8);
+        let rest = |part: Option<Cost>| match (whole, part) {
+            (Some(whole), Some(part)) => whole.without(part),
+            _ => half,
+        };
+        let guesses = (rest(head), rest(making));
+        let (making, head) = (making.unwrap_or(guesses.0), head.unwrap_or(guesses.1));
+        Self { making, head, whole: whole.unwrap_or_else(|| making.and(head).scaled(15)) }
     }
 }
 
@@ -112,8 +174,12 @@ pub struct Offer {
     pub slack: Option<Duration>,
     /// The chance in 1024 that another row will want the base output.
     pub again: u32,
-    /// The share of the device in 1024 that is at work.
+    /// The share of the device in 1024 that was at work lately.
     pub busy: u32,
+    /// The way that the last row without a base output took.
+    pub lately: Option<Route>,
+    /// The way that costs more was not taken for long, and the machine has nothing else to do.
+    pub untried: bool,
 }
 
 /// Why a route was chosen.
@@ -131,6 +197,8 @@ pub enum Reason {
     InTime,
     /// It costs least, the chance of sharing included.
     Cheapest,
+    /// It was held to cost more for long, and an idle machine found out whether it still does.
+    Tried,
 }
 
 impl Reason {
@@ -144,6 +212,7 @@ impl Reason {
             Self::BaseThere => "the base output is there or on its way",
             Self::InTime => "no other way is expected to be in time",
             Self::Cheapest => "it costs least, the chance of sharing included",
+            Self::Tried => "it was not tried for long and the machine was idle",
         }
     }
 }
@@ -161,8 +230,8 @@ pub struct Choice {
     pub whole: Option<u64>,
 }
 
-/// The weight in 1024 of a nanosecond of work on an idle machine; on a busy one it is 1024.
-const IDLE_WORK: u64 = 256;
+/// A way that is taken is left only for one that costs less by so small a share: going both ways halves the batches.
+const STAYS: u64 = 32;
 
 /// Chooses between the way through the base and the whole model.
 #[must_use]
@@ -178,16 +247,23 @@ pub fn choose(offer: &Offer) -> Choice {
         Policy::Never => return by(Route::Whole, Reason::Set),
         Policy::Auto => {}
     }
-    let late = |cost: Cost| offer.slack.is_some_and(|slack| cost.latency() > slack);
-    match (late(split), late(whole)) {
+    match (split.is_late(offer.slack), whole.is_late(offer.slack)) {
         (false, true) => return by(route, Reason::InTime),
         (true, false) => return by(Route::Whole, Reason::InTime),
         _ => {}
     }
-    match whole_score {
-        Some(whole) if whole < split_score => by(Route::Whole, Reason::Cheapest),
-        _ if route == Route::Recompute => by(route, Reason::Cheapest),
-        _ => by(route, Reason::BaseThere),
+    let whole_is_cheaper = whole_score.is_some_and(|whole| {
+        let stays = |way, score| if offer.lately == Some(way) { score / STAYS } else { 0 };
+        let (whole_stays, split_stays) = (stays(Route::Whole, whole), stays(route, split_score));
+        whole - whole_stays < split_score - split_stays
+    });
+    match (whole_is_cheaper, route == Route::Recompute) {
+        (_, true) if offer.untried => {
+            by(if whole_is_cheaper { route } else { Route::Whole }, Reason::Tried)
+        }
+        (true, _) => by(Route::Whole, Reason::Cheapest),
+        (false, true) => by(route, Reason::Cheapest),
+        (false, false) => by(route, Reason::BaseThere),
     }
 }
 
@@ -196,32 +272,25 @@ fn through_base(offer: &Offer) -> (Route, Cost, u64) {
     let Offer { head, making, .. } = *offer;
     match offer.base {
         Base::Kept => (Route::Reuse, head, 0),
-        Base::InFlight(left) => {
-            (Route::Follow, Cost { wait: left.max(head.wait), work: head.work }, 0)
-        }
+        Base::InFlight(left) => (Route::Follow, Cost { wait: left.max(head.wait), ..head }, 0),
         Base::Absent => {
-            let wait = making.wait.saturating_add(head.wait);
-            let work = making.work.saturating_add(head.work);
-            // Whoever asks again pays nothing for the base; that is work, and worth as much.
-            let saved = weighed(making.work, offer.busy)
-                .saturating_mul(u64::from(offer.again.min(1024)))
-                / 1024;
-            (Route::Recompute, Cost { wait, work }, saved)
+            // Whoever asks again neither waits for the base nor has it run.
+            let saved = score(Cost { wait: Duration::ZERO, ..making }, offer.busy);
+            let saved = u128::from(saved) * u128::from(offer.again.min(1024)) / 1024;
+            (Route::Recompute, making.and(head), u64::try_from(saved).unwrap_or(u64::MAX))
         }
     }
 }
 
-/// Work as it counts at this load.
-fn weighed(work: Duration, busy: u32) -> u64 {
-    let weight = IDLE_WORK + (1024 - IDLE_WORK) * u64::from(busy.min(1024)) / 1024;
-    crate::time::nanos(work).saturating_mul(weight) / 1024
-}
-
-/// What a way costs: the work at its weight, and the latency at what the weight leaves.
+/// What a way costs: of the time to the answer the share that the machine is idle, of the work the share that it is busy.
+///
+/// Work delays whoever comes while the machine is busy, and those are the more the busier it is: where it is busy for a
+/// share `u` of the time, a second of work costs the others about `u / (1 - u)` seconds.
 fn score(cost: Cost, busy: u32) -> u64 {
-    let idle = u64::from(1024 - busy.min(1024));
-    let latency = crate::time::nanos(cost.latency()).saturating_mul(idle) / 1024;
-    weighed(cost.work, busy).saturating_add(latency)
+    let busy = u128::from(busy.min(1024));
+    let latency = u128::from(nanos(cost.wait.saturating_add(cost.run)));
+    let weighed = latency * (1024 - busy) + u128::from(nanos(cost.work)) * busy;
+    u64::try_from(weighed / 1024).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -232,71 +301,110 @@ mod tests {
         Duration::from_micros(us)
     }
 
-    const fn cost(wait: u64, work: u64) -> Cost {
-        Cost { wait: us(wait), work: us(work) }
+    /// A run of one row.
+    const fn cost(wait: u64, run: u64) -> Cost {
+        Cost { wait: us(wait), run: us(run), high: us(run + run / 10), work: us(run) }
     }
 
-    /// A base of 900 us and a head of 100, the whole at 980: nine tenths of the cost are shared.
+    /// A base of 900 us and a head of 150, the whole at 1,000: nine tenths of the cost are shared.
     const OFFER: Offer = Offer {
         policy: Policy::Auto,
         base: Base::Absent,
         making: cost(0, 900),
-        head: cost(0, 100),
-        whole: Some(cost(0, 980)),
+        head: cost(0, 150),
+        whole: Some(cost(0, 1_000)),
         slack: None,
         again: 0,
         busy: 0,
+        lately: None,
+        untried: false,
     };
 
-    fn of(offer: Offer) -> (Route, Reason) {
-        let Choice { route, reason, .. } = choose(&offer);
-        (route, reason)
+    const KEPT: Offer = Offer { base: Base::Kept, ..OFFER };
+
+    const fn following(left: u64) -> Offer {
+        Offer { base: Base::InFlight(us(left)), ..OFFER }
     }
 
     #[test]
-    fn settings_and_sessions_leave_no_choice() {
-        let never = Offer { policy: Policy::Never, base: Base::Kept, ..OFFER };
-        assert_eq!(of(never), (Route::Whole, Reason::Set));
-        let always = Offer { policy: Policy::Always, ..OFFER };
-        assert_eq!(of(always), (Route::Recompute, Reason::Set));
-        let bare = Offer { whole: None, ..never };
-        assert_eq!(of(bare), (Route::Reuse, Reason::NoWhole));
-    }
-
-    #[test]
-    fn nothing_to_share_means_whole_and_sharing_means_the_base() {
-        for busy in [0, 512, 1024] {
-            assert_eq!(of(Offer { busy, ..OFFER }), (Route::Whole, Reason::Cheapest), "{busy}");
-            let again = Offer { again: 512, busy, ..OFFER };
-            assert_eq!(of(again), (Route::Recompute, Reason::Cheapest), "{busy}");
-            let kept = Offer { base: Base::Kept, busy, ..OFFER };
-            assert_eq!(of(kept), (Route::Reuse, Reason::BaseThere));
-            let follow = Offer { base: Base::InFlight(us(300)), busy, ..OFFER };
-            assert_eq!(of(follow), (Route::Follow, Reason::BaseThere));
+    fn every_choice_has_its_reason() {
+        use Reason::{BaseThere, Cheapest, InTime, NoWhole, Set, Tried};
+        use Route::{Follow, Recompute, Reuse, Whole};
+        let dear = Some(cost(0, 1_200));
+        let batch = |run: u64, rows: u32| Cost { work: us(run) / rows, ..cost(0, run) };
+        let table = [
+            // Settings and sessions leave no choice.
+            (Offer { policy: Policy::Never, ..KEPT }, Whole, Set),
+            (Offer { policy: Policy::Always, ..OFFER }, Recompute, Set),
+            (Offer { policy: Policy::Never, whole: None, ..KEPT }, Reuse, NoWhole),
+            // Nothing to share means whole, idle or busy.
+            (OFFER, Whole, Cheapest),
+            (Offer { busy: 512, ..OFFER }, Whole, Cheapest),
+            (Offer { busy: 1024, ..OFFER }, Whole, Cheapest),
+            // 50 us more for the first are won back at a chance above 50/900.
+            (Offer { again: 50, ..OFFER }, Whole, Cheapest),
+            (Offer { again: 70, ..OFFER }, Recompute, Cheapest),
+            (Offer { again: 70, busy: 1000, ..OFFER }, Recompute, Cheapest),
+            (Offer { whole: dear, ..OFFER }, Recompute, Cheapest),
+            // A base output that is there is used, unless the head is the larger part.
+            (KEPT, Reuse, BaseThere),
+            (Offer { busy: 1024, ..KEPT }, Reuse, BaseThere),
+            (Offer { head: cost(0, 1_100), ..KEPT }, Whole, Cheapest),
+            (following(300), Follow, BaseThere),
+            // A long wait for it is not worth it on an idle machine, but on a busy one.
+            (following(5_000), Whole, Cheapest),
+            (Offer { busy: 900, ..following(5_000) }, Follow, BaseThere),
+            // Batches save work at the price of a longer run: on a busy machine that is worth it.
+            (Offer { whole: Some(batch(2_000, 4)), ..OFFER }, Recompute, Cheapest),
+            (Offer { whole: Some(batch(2_000, 4)), busy: 800, ..OFFER }, Whole, Cheapest),
+            // Who would be late one way goes the other; who would be late anyhow goes the cheaper.
+            (Offer { slack: Some(us(1_120)), again: 1024, ..OFFER }, Whole, InTime),
+            (Offer { slack: Some(us(200)), head: cost(0, 150), ..KEPT }, Reuse, InTime),
+            (Offer { slack: Some(us(1)), ..OFFER }, Whole, Cheapest),
+            // Of two that cost about the same the one that was taken last goes on.
+            (Offer { again: 70, lately: Some(Whole), ..OFFER }, Whole, Cheapest),
+            (Offer { again: 120, lately: Some(Whole), ..OFFER }, Recompute, Cheapest),
+            (Offer { again: 40, lately: Some(Recompute), ..OFFER }, Recompute, Cheapest),
+            (Offer { lately: Some(Recompute), ..OFFER }, Whole, Cheapest),
+            // What was not tried for long is, but no base output that is there is left unused for it.
+            (Offer { untried: true, ..OFFER }, Recompute, Tried),
+            (Offer { untried: true, again: 512, ..OFFER }, Whole, Tried),
+            (Offer { untried: true, ..KEPT }, Reuse, BaseThere),
+            (Offer { untried: true, policy: Policy::Never, ..OFFER }, Whole, Set),
+            (Offer { untried: true, slack: Some(us(1_120)), ..OFFER }, Whole, InTime),
+        ];
+        for (number, (offer, route, reason)) in table.into_iter().enumerate() {
+            let choice = choose(&offer);
+            assert_eq!((choice.route, choice.reason), (route, reason), "{number}: {offer:?}");
         }
     }
 
     #[test]
-    fn a_long_queue_at_the_base_is_not_worth_its_wait_on_an_idle_machine() {
-        let queued = Offer { base: Base::InFlight(us(5_000)), ..OFFER };
-        assert_eq!(of(queued), (Route::Whole, Reason::Cheapest));
-        assert_eq!(of(Offer { busy: 1024, ..queued }), (Route::Follow, Reason::BaseThere));
-    }
-
-    #[test]
-    fn who_is_late_one_way_goes_the_other() {
-        let tight = Offer { slack: Some(us(990)), again: 1024, busy: 1024, ..OFFER };
-        assert_eq!(of(tight), (Route::Whole, Reason::InTime));
-        let tighter = Offer { base: Base::Kept, slack: Some(us(200)), ..OFFER };
-        assert_eq!(of(tighter), (Route::Reuse, Reason::InTime));
-        let hopeless = Offer { slack: Some(us(1)), ..OFFER };
-        assert_eq!(of(hopeless), (Route::Whole, Reason::Cheapest));
+    fn what_never_ran_is_guessed_from_what_did() {
+        let known = Ways::guessed(Some(cost(0, 900)), Some(cost(0, 150)), Some(cost(0, 1_000)));
+        assert_eq!((known.making, known.whole), (cost(0, 900), cost(0, 1_000)));
+        let whole = Ways::guessed(Some(cost(0, 800)), Some(cost(0, 160)), None).whole;
+        assert_eq!((whole.run, whole.work), (us(900), us(900)), "a sixteenth less");
+        let head = Ways::guessed(Some(cost(0, 800)), None, Some(cost(0, 1_600))).head;
+        assert_eq!(head.work, us(800), "the rest");
+        let head = Ways::guessed(Some(cost(0, 1_700)), None, Some(cost(0, 1_600))).head;
+        assert_eq!(head.work, us(100), "never nothing");
+        let halves = Ways::guessed(None, None, Some(cost(0, 1_600)));
+        assert_eq!((halves.making.work, halves.head.work), (us(800), us(800)));
+        assert_eq!(Ways::guessed(None, None, None), Ways::default());
     }
 
     #[test]
     fn the_largest_numbers_do_no_harm() {
-        let most = Cost { wait: Duration::MAX, work: Duration::MAX };
+        let most = Cost {
+            wait: Duration::MAX,
+            run: Duration::MAX,
+            high: Duration::MAX,
+            work: Duration::MAX,
+        };
         let offer = Offer { making: most, head: most, again: u32::MAX, busy: u32::MAX, ..OFFER };
-        assert_eq!(of(offer).1, Reason::Cheapest);
+        assert_eq!(choose(&offer).reason, Reason::Cheapest);
+        assert_eq!(choose(&Offer { whole: Some(most), ..offer }).reason, Reason::Cheapest);
+        assert_eq!(Ways::guessed(Some(most), None, None).making, most);
     }
 }

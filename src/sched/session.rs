@@ -2,7 +2,9 @@
 
 use crate::id::{BatchId, DeviceId, SessionId, StageId};
 use crate::sched::event::Purpose;
+use crate::time::{MonoTime, nanos};
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 /// Batches a session may have in hand: the one that runs and one formed ahead.
 pub const IN_HAND_MAX: usize = 2;
@@ -31,51 +33,114 @@ struct Device {
     used: u32,
 }
 
+/// How far back the share of slots in use is remembered.
+const MEMORY: Duration = Duration::from_millis(100);
+
 /// All devices.
 #[derive(Debug)]
-pub struct Devices(BTreeMap<DeviceId, Device>);
+pub struct Devices {
+    all: BTreeMap<DeviceId, Device>,
+    /// The share of all slots in use lately, in 2^20.
+    lately: u64,
+    /// Until when it is counted.
+    counted: MonoTime,
+    /// What a row costs lately, in nanoseconds of one slot.
+    row_ns: u64,
+    /// How long rows wait lately until they run.
+    waited_ns: u64,
+}
 
 impl Devices {
     /// Devices with these numbers of slots.
     #[must_use]
     pub fn new(devices: &[(DeviceId, u32)]) -> Self {
-        Self(devices.iter().map(|&(id, slots)| (id, Device { slots, used: 0 })).collect())
+        let all = devices.iter().map(|&(id, slots)| (id, Device { slots, used: 0 })).collect();
+        Self { all, lately: 0, counted: MonoTime::ZERO, row_ns: 0, waited_ns: 0 }
     }
 
     /// Whether a run of `slots` may start; one that is wider than its device runs alone.
     #[must_use]
     pub fn fits(&self, device: DeviceId, slots: u32) -> bool {
-        self.0.get(&device).is_none_or(|d| d.used == 0 || d.used + slots <= d.slots)
+        self.all.get(&device).is_none_or(|d| d.used == 0 || d.used + slots <= d.slots)
     }
 
     /// A run starts.
-    pub fn take(&mut self, device: DeviceId, slots: u32) {
-        if let Some(device) = self.0.get_mut(&device) {
+    pub fn take(&mut self, device: DeviceId, slots: u32, now: MonoTime) {
+        self.count(now);
+        if let Some(device) = self.all.get_mut(&device) {
             device.used += slots;
         }
     }
 
     /// A session has nothing left in hand.
-    pub fn give_back(&mut self, device: DeviceId, slots: u32) {
-        if let Some(device) = self.0.get_mut(&device) {
+    pub fn give_back(&mut self, device: DeviceId, slots: u32, now: MonoTime) {
+        self.count(now);
+        if let Some(device) = self.all.get_mut(&device) {
             debug_assert!(device.used >= slots, "more slots given back than taken");
             device.used = device.used.saturating_sub(slots);
         }
     }
 
-    /// The share of all slots that are in use, in 1024.
+    /// Takes the slots in use since the last change into account.
+    fn count(&mut self, now: MonoTime) {
+        self.lately = self.lately(now);
+        self.counted = now;
+    }
+
+    fn lately(&self, now: MonoTime) -> u64 {
+        let (span, memory) = (nanos(now.since(self.counted)), nanos(MEMORY));
+        let slots: u32 = self.all.values().map(|device| device.slots).sum();
+        let used = (u64::from(self.used()) << 20) / u64::from(slots.max(1));
+        let mixed =
+            u128::from(self.lately) * u128::from(memory) + u128::from(used) * u128::from(span);
+        u64::try_from(mixed / u128::from(memory.saturating_add(span))).unwrap_or(1 << 20)
+    }
+
+    /// The share of all slots that were in use lately, in 1024.
     #[must_use]
-    pub fn busy(&self) -> u32 {
-        let slots: u32 = self.0.values().map(|device| device.slots).sum();
-        u32::try_from(u64::from(self.used()) * 1024 / u64::from(slots.max(1)))
-            .unwrap_or(1024)
-            .min(1024)
+    pub fn busy(&self, now: MonoTime) -> u32 {
+        u32::try_from(self.lately(now) >> 10).unwrap_or(1024).min(1024)
+    }
+
+    /// Learns what rows cost, whatever stage ran them.
+    pub fn learn(&mut self, slots: u32, rows: usize, service: Duration) {
+        let row = nanos(service).saturating_mul(u64::from(slots)) / rows.max(1) as u64;
+        self.row_ns = self.row_ns - self.row_ns / 32 + row / 32;
+    }
+
+    /// Learns how long a row waited that runs now.
+    pub fn waited(&mut self, wait: Duration) {
+        self.waited_ns = self.waited_ns - self.waited_ns / 64 + nanos(wait) / 64;
+    }
+
+    /// How long rows wait lately until they run.
+    #[must_use]
+    pub const fn usual_wait(&self) -> Duration {
+        Duration::from_nanos(self.waited_ns)
+    }
+
+    /// When a slot is expected to be free for a row behind so many.
+    #[must_use]
+    pub fn wait(&self, device: DeviceId, rows: usize) -> Duration {
+        let Some(device) = self.all.get(&device) else { return Duration::ZERO };
+        if device.used < device.slots && rows == 0 {
+            return Duration::ZERO;
+        }
+        Duration::from_nanos(
+            self.row_ns.saturating_mul(rows as u64) / u64::from(device.slots.max(1)),
+        )
+    }
+
+    /// The slots of a device.
+    #[must_use]
+    pub fn slots(&self, device: DeviceId) -> u32 {
+        self.all.get(&device).map_or(0, |device| device.slots)
     }
 
     /// Slots in use over all devices.
     #[must_use]
     pub fn used(&self) -> u32 {
-        self.0.values().map(|device| device.used).sum()
+        self.all.values().map(|device| device.used).sum()
     }
 }
 

@@ -12,6 +12,8 @@ use std::time::Duration;
 impl Scheduler {
     pub(super) fn done(&mut self, id: SessionId, batch: BatchId, service: Duration, bytes: u64) {
         let Some(batch_state) = self.take_in_hand(id, batch) else { return };
+        let slots = self.sessions.0.get(&id).map_or(1, |session| session.slots);
+        self.devices.learn(slots, batch_state.flights.len(), service);
         let first = batch_state.flights.first().and_then(|&flight| self.flights.get(flight));
         if let (Some(class), Some(stage)) =
             (first.map(|flight| flight.class), self.stages.get_mut(&batch_state.stage))
@@ -88,7 +90,7 @@ impl Scheduler {
             stage.suspects.isolation = Isolation::None;
         }
         if !session.in_hand.is_empty() {
-            self.devices.give_back(session.device, session.slots);
+            self.devices.give_back(session.device, session.slots, self.now);
         }
         for (place, batch) in session.in_hand.into_iter().enumerate() {
             let Some(batch) = self.batches.remove(&batch) else { continue };
@@ -221,7 +223,7 @@ impl Scheduler {
         let (device, slots, purpose, stage) =
             (session.device, session.slots, session.purpose, session.stage);
         if session.in_hand.is_empty() {
-            self.devices.give_back(device, slots);
+            self.devices.give_back(device, slots, self.now);
         }
         if let Some(stage) = self.stages.get_mut(&stage) {
             stage.moved = self.now;

@@ -85,8 +85,12 @@ impl Scheduler {
         }
         let Some(path) = self.path(job) else { return Way::Whole };
         let footing = self.ask_bases(job, path, row);
-        let choice = self.choose(job, path, footing);
-        match self.instead_of_resting(job.stage, path.policy, choice, footing.route()).route {
+        let choice = self.choose(job, path, row, footing);
+        let choice = self.instead_of_resting(job.stage, path.policy, choice, footing.route());
+        if footing == Footing::Inputs {
+            self.chosen(job.stage, choice);
+        }
+        match choice.route {
             Route::Whole => Way::Whole,
             _ => Way::Bases(footing),
         }

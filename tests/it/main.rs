@@ -10,6 +10,7 @@
 mod crash;
 mod daemon;
 mod front;
+mod machine;
 mod real;
 mod reload;
 mod serve;

@@ -3,6 +3,7 @@
 //! `GRAFTD_SIM_SEEDS=n` runs `n` seeds, `GRAFTD_SIM_SEED=s` runs one and nothing else.
 
 mod checker;
+mod decisions;
 mod plan;
 mod planted;
 mod replay;

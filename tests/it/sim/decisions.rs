@@ -1,0 +1,42 @@
+//! The learned choice between base and whole, held against both fixed ones on a clock of its own.
+//!
+//! A thinned grid in short runs; `make bench` prints the whole one.
+
+use crate::machine::device::run;
+use crate::machine::grid::{compare, points};
+use crate::machine::trace::{Point, Shape, USUAL, trace};
+use graftd::sched::reuse::Policy;
+
+/// What the learned choice may cost over the better fixed one.
+const WORST: f64 = 1.05;
+
+#[test]
+fn the_learned_choice_is_nearly_as_good_as_the_better_fixed_one_and_far_better_than_the_worse() {
+    let mut to_worst: f64 = 0.0;
+    for point in points(&[0.2, 0.8], &[0.0, 0.5, 0.9], &[0.3, 0.95], &[2, 8]) {
+        let compared = compare(point, &USUAL, 2_500, 1);
+        assert!(compared.to_best() <= WORST, "{:.3}: {compared:?}", compared.to_best());
+        let worse = compared.always.p99.max(compared.never.p99);
+        assert!(compared.auto.p99 <= 1.1 * worse, "a tail of its own: {compared:?}");
+        to_worst = to_worst.max(compared.to_worst());
+    }
+    assert!(to_worst >= 1.5, "{to_worst:.2}");
+}
+
+#[test]
+fn with_nothing_to_share_hardly_a_row_takes_the_way_through_the_base() {
+    let point = Point { share: 0.8, reuse: 0.0, load: 0.1, heads: 4 };
+    let compared = compare(point, &USUAL, 5_000, 1);
+    let routes = compared.auto.routes;
+    assert!(routes.recompute > 0, "the way not taken is never tried: {routes:?}");
+    assert!(routes.recompute * 100 <= routes.run(), "{routes:?}");
+}
+
+#[test]
+fn a_base_that_was_slow_for_a_while_is_taken_again() {
+    let point = Point { share: 0.8, reuse: 0.9, load: 0.1, heads: 4 };
+    let asks = trace(&point, 200.0, 10_000, 1);
+    let slowed = Shape { slowed_ns: asks[2_000].at_ns, ..USUAL };
+    let routes = run(&point, &slowed, &asks, Policy::Auto).routes;
+    assert!(routes.recompute > routes.whole, "{routes:?}");
+}
