@@ -2,12 +2,13 @@
 
 use graftd::cli::control::{Order, control};
 use graftd::cli::exit::Failure;
-use graftd::cli::serve::ServeArgs;
+use graftd::cli::serve::{Logging, ServeArgs};
 use graftd::cli::table::width;
 use graftd::cli::{self, Asked, Verb};
 use graftd::daemon::{Daemon, Signals};
 use graftd::engine::worker::child;
 use graftd::logging;
+use graftd::progress::Foot;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -41,7 +42,9 @@ fn obey(asked: Asked) -> Result<(), Failure> {
 }
 
 fn serve(args: &ServeArgs) -> Result<(), Failure> {
-    let log = logging::init(args.logging.log.as_deref(), args.logging.log_format);
+    let foot = Foot::of_stderr();
+    let Logging { log, log_format } = &args.logging;
+    let log = logging::init(log.as_deref(), *log_format, foot.clone());
     let plan = args.plan().map_err(Failure::configuration)?;
     tracing::info!("ONNX Runtime from {}", plan.load.library.display());
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -53,7 +56,7 @@ fn serve(args: &ServeArgs) -> Result<(), Failure> {
         let signals = Signals::listen()?;
         let daemon = Daemon::start(plan).await.map_err(Failure::configuration)?;
         daemon.count_lost_lines(log.lost_lines());
-        daemon.run(signals).await;
+        daemon.run(signals, &foot).await;
         Ok(())
     });
     // A model that was just being read does not hold up the end.

@@ -45,6 +45,13 @@ pub fn name(text: &str) -> String {
     }
 }
 
+/// What was most likely meant by a name that is not known.
+pub fn meant<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let likeness = |known: &'a str| (strsim::jaro_winkler(typed, known), known);
+    let best = known.into_iter().map(likeness).max_by(|one, other| one.0.total_cmp(&other.0));
+    best.filter(|(likeness, _)| *likeness > 0.8).map(|(_, known)| known)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
