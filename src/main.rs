@@ -23,13 +23,17 @@ fn main() -> ExitCode {
 
 fn obey(asked: Asked) -> Result<(), Failure> {
     let verb = match asked {
-        Asked::Serve(given) if given.args.places.print_config => return print(&given.shown),
+        Asked::Serve(given) | Asked::Check(given) if given.args.places.print_config => {
+            return print(&given.shown);
+        }
         Asked::Serve(given) => return serve(&given.args),
+        Asked::Check(given) => return check(&given.args),
         Asked::Other(verb) => verb,
     };
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     match verb {
         Verb::Serve(args) => serve(&args),
+        Verb::Check(args) => check(&args),
         Verb::Infer(args) => client(cli::infer::infer(&args, &mut out)),
         Verb::Status(args) => client(cli::status::status(&args, width(), &mut out)),
         Verb::Inspect(args) => client(cli::inspect::inspect(&args, &mut out)),
@@ -45,6 +49,9 @@ fn serve(args: &ServeArgs) -> Result<(), Failure> {
     let foot = Foot::of_stderr();
     let Logging { log, log_format } = &args.logging;
     let log = logging::init(log.as_deref(), *log_format, foot.clone());
+    args.doubts()
+        .iter()
+        .for_each(|why| tracing::warn!("a setting does not do what it says: {why}"));
     let plan = args.plan().map_err(Failure::configuration)?;
     tracing::info!("ONNX Runtime from {}", plan.load.library.display());
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -62,6 +69,10 @@ fn serve(args: &ServeArgs) -> Result<(), Failure> {
     // A model that was just being read does not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(500));
     result
+}
+
+fn check(args: &ServeArgs) -> Result<(), Failure> {
+    cli::check::check(args, width(), &mut std::io::stdout().lock())
 }
 
 /// Runs a verb that talks to a daemon.

@@ -101,7 +101,8 @@ pub struct Running {
     #[arg(value_parser = ms_some)]
     pub watchdog_ms: u64,
     /// How long loading one model may take
-    #[arg(long, value_name = "S", env = "GRAFTD_LOAD_TIMEOUT_S", default_value_t = 300)]
+    #[arg(long, value_name = "S", env = "GRAFTD_LOAD_TIMEOUT_S", default_value = "300")]
+    #[arg(value_parser = seconds_some)]
     pub load_timeout_s: u64,
     /// Folder for private copies of models [default: graftd in the user's cache folder]
     #[arg(long, value_name = "DIR", env = "GRAFTD_WORK_DIR")]

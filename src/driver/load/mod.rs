@@ -1,6 +1,7 @@
 //! From a file to warm sessions: copy, judge, start, probe, measure, and only then serve.
 
 mod background;
+mod check;
 mod family;
 mod measure;
 mod own;
@@ -11,6 +12,7 @@ mod trial;
 mod warm;
 
 use background::{background, foreground};
+pub use check::{Checked, check};
 use own::Own;
 pub(super) use rehearsal::Rehearsal;
 pub use steps::Loading;
