@@ -13,6 +13,7 @@ mod batching;
 mod crossing;
 mod grid;
 mod hits;
+mod kept;
 mod latency;
 #[path = "../tests/it/machine/mod.rs"]
 mod machine;
@@ -30,12 +31,13 @@ use support::table::{Table, rate};
 
 type Bench = fn(Effort, &mut Table);
 
-const BENCHES: [(&str, Bench); 8] = [
+const BENCHES: [(&str, Bench); 9] = [
     ("latency", latency::bench),
     ("crossing", crossing::bench),
     ("hits", hits::bench),
     ("scheduler", scheduler::bench),
     ("grid", grid::bench),
+    ("kept", kept::bench),
     ("memory", memory::bench),
     ("saturation", saturation::bench),
     ("batching", batching::bench),
