@@ -118,8 +118,8 @@ fn process(runtime: &Runtime, model: PathBuf) -> Side {
     let sink = sink();
     // From this thread, which outlives the worker: a worker ends with the thread that started it.
     let worker = runtime.block_on(Worker::start(&config, &[SESSION], sink.clone()));
-    let worker = worker.unwrap_or_else(|why| panic!("{why}"));
-    let lane = worker.lanes().remove(0);
+    let (worker, mut housed) = worker.unwrap_or_else(|why| panic!("{why}"));
+    let lane = housed.lanes.remove(0);
     Side { lane, sink, _worker: Some(worker) }
 }
 

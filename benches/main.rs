@@ -11,6 +11,7 @@
 
 mod batching;
 mod crossing;
+mod families;
 mod grid;
 mod hits;
 mod kept;
@@ -41,6 +42,7 @@ const BENCHES: [(&str, Bench); 9] = [
     ("memory", memory::bench),
     ("saturation", saturation::bench),
     ("batching", batching::bench),
+    ("families", families::bench),
 ];
 
 fn main() {

@@ -25,11 +25,19 @@ impl Server {
     ///
     /// It has its usual settings, but for `flags`.
     pub(crate) fn daemon(models: &[&str], flags: &[&str]) -> Self {
+        let file = |name: &&str| {
+            let file = super::model_file(name).unwrap_or_else(|| panic!("no model {name}"));
+            ((*name).to_owned(), file)
+        };
+        Self::of(&models.iter().map(file).collect::<Vec<_>>(), flags)
+    }
+
+    /// The daemon, serving copies of these files under these names.
+    pub(crate) fn of(models: &[(String, PathBuf)], flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let served = dir.path().join("models");
         std::fs::create_dir(&served).expect("a folder for the models");
-        for name in models {
-            let file = super::model_file(name).unwrap_or_else(|| panic!("no model {name}"));
+        for (name, file) in models {
             let version = served.join(name).join("1");
             std::fs::create_dir_all(&version).expect("a folder for a model");
             std::fs::copy(file, version.join("model.onnx")).expect("a copy of a model");

@@ -3,7 +3,7 @@
 use super::client::Client;
 use super::exit::Failure;
 use super::table::{self, Table, bytes, micros};
-use crate::server::service::status::{ModelStatus, Status, WorkerStatus};
+use crate::server::service::status::{ModelStatus, StageStatus, Status, WorkerStatus};
 use clap::Args;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -47,7 +47,9 @@ fn show(
     width: Option<usize>,
 ) -> io::Result<()> {
     let ready = if status.ready { "ready" } else { "not ready" };
-    let Status { version, pid, uptime_s, models, passed_over, workers, load, limits, .. } = status;
+    let Status {
+        version, pid, uptime_s, models, passed_over, workers, resting, load, limits, ..
+    } = status;
     writeln!(out, "graftd {version}  {ready}  up {}  pid {pid}", uptime(*uptime_s))?;
     writeln!(out, "socket {}\n", socket.display())?;
     self::models(models).write(out, width)?;
@@ -59,7 +61,7 @@ fn show(
     }
     if !workers.is_empty() {
         writeln!(out)?;
-        self::workers(workers).write(out, width)?;
+        self::workers(workers, resting).write(out, width)?;
     }
     let of = |what, used, limit| (what, format!("{used} of {limit}"));
     let lines = [
@@ -96,7 +98,7 @@ fn models(models: &[ModelStatus]) -> Table {
     table
 }
 
-fn workers(workers: &[WorkerStatus]) -> Table {
+fn workers(workers: &[WorkerStatus], resting: &[StageStatus]) -> Table {
     let mut table = Table::new(&["WORKER", "PID", "BATCHES", "MEMORY", "ROWS"]);
     for worker in workers {
         let rows = if worker.apart { "suspects" } else { "all" };
@@ -107,8 +109,25 @@ fn workers(workers: &[WorkerStatus]) -> Table {
             bytes(worker.rss_bytes),
             rows.to_owned(),
         ]);
+        // One alone is what the line above says.
+        for stage in worker.stages.iter().filter(|_| worker.stages.len() > 1) {
+            table.row(vec![
+                format!("  {}", stage.name),
+                dash(),
+                dash(),
+                bytes(stage.bytes),
+                dash(),
+            ]);
+        }
+    }
+    for stage in resting {
+        table.row(vec![stage.name.clone(), dash(), dash(), bytes(0), "rests".to_owned()]);
     }
     table
+}
+
+fn dash() -> String {
+    "-".to_owned()
 }
 
 fn uptime(seconds: u64) -> String {

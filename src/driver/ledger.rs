@@ -1,14 +1,14 @@
 //! What the scheduler's numbers stand for: inputs, rows that came, kept rows, lanes, and who waits.
 
 use super::leg::{Leg, Part, as_inputs};
-use super::{Outgoing, Reply};
+use super::{Order, Outgoing, Reply, Run};
 use crate::engine::{BatchPlan, Lane};
 use crate::id::{BatchId, RequestId, SessionId, StageId};
 use crate::metrics::{ModelMetrics, Phases};
 use crate::model::ModelSpec;
 use crate::model::way::Way;
 use crate::rows::{Block, Inputs, RowValue};
-use crate::sched::event::{Action, Outcome, RowRef, SettledRow, Slot, Store};
+use crate::sched::event::{Action, Outcome, RowRef, RunReason, SettledRow, Slot, Store};
 use crate::sched::flight::FlightId;
 use crate::sched::reuse::Route;
 use crate::time::MonoTime;
@@ -146,16 +146,8 @@ impl Ledger {
     ) {
         match action {
             Action::Run { session, stage, batch, rows, bases, reason } => {
-                let planned = match self.legs.get(&stage).cloned() {
-                    Some(leg) => self.plan_leg((session, stage), &leg, &rows, &bases),
-                    None => self.plan(session, &rows),
-                };
-                if let Some((lane, plan, counts)) = planned {
-                    let in_hand = InHand { counts, session, gather_ns: AtomicU64::new(0) };
-                    let in_hand = Arc::new(in_hand);
-                    self.in_hand.insert(batch, in_hand.clone());
-                    rows.iter().for_each(|row| self.started(row.request));
-                    out.runs.push(super::Run { lane, batch, plan, reason, in_hand });
+                if let Some(planned) = self.planned((session, stage), &rows, &bases) {
+                    out.runs.push(self.begin((session, batch), planned, &rows, reason));
                 }
             }
             Action::Hit { row, slot } => {
@@ -191,24 +183,24 @@ impl Ledger {
                     entry.start();
                 }
             }
-            Action::Isolate { stage } => out.orders.push(super::Order::Isolate { stage }),
+            Action::Isolate { stage } => out.orders.push(Order::Isolate { stage }),
             Action::Retire { session } => {
                 self.lanes.remove(&session);
-                out.orders.push(super::Order::Retire { session });
+                out.orders.push(Order::Retire { session });
             }
-            Action::Rest { stage } => out.orders.push(super::Order::Rest { stage }),
+            Action::Rest { stage } => out.orders.push(Order::Rest { stage }),
             Action::Raise { stage, needed } => {
-                out.orders.push(super::Order::Raise { stage, needed });
+                out.orders.push(Order::Raise { stage, needed });
             }
             Action::Forget { stage } => {
                 self.legs.remove(&stage);
-                out.orders.push(super::Order::Forget { stage });
+                out.orders.push(Order::Forget { stage });
             }
             Action::Terminate { session, batch } => {
                 if let Some(lane) = self.lanes.get(&session) {
                     lane.terminate(batch);
                 }
-                out.orders.push(super::Order::Hung { session });
+                out.orders.push(Order::Hung { session });
             }
             Action::Kill { session } => {
                 if let Some(lane) = self.lanes.get(&session) {
@@ -216,6 +208,32 @@ impl Ledger {
                 }
             }
         }
+    }
+
+    fn planned(
+        &mut self,
+        (session, stage): (SessionId, StageId),
+        rows: &[RowRef],
+        bases: &[FlightId],
+    ) -> Option<Planned> {
+        match self.legs.get(&stage).cloned() {
+            Some(leg) => self.plan_leg((session, stage), &leg, rows, bases),
+            None => self.plan(session, rows),
+        }
+    }
+
+    /// Notes a batch that is about to be handed over.
+    fn begin(
+        &mut self,
+        (session, batch): (SessionId, BatchId),
+        (lane, plan, counts): Planned,
+        rows: &[RowRef],
+        reason: RunReason,
+    ) -> Run {
+        let in_hand = Arc::new(InHand { counts, session, gather_ns: AtomicU64::new(0) });
+        self.in_hand.insert(batch, in_hand.clone());
+        rows.iter().for_each(|row| self.started(row.request));
+        Run { lane, batch, plan, reason, in_hand }
     }
 
     fn plan(&self, session: SessionId, rows: &[RowRef]) -> Option<Planned> {

@@ -9,7 +9,6 @@ pub mod courtesy;
 pub mod device;
 pub mod fake;
 pub mod local;
-pub mod memory;
 pub mod onnx;
 pub mod runtime;
 pub mod worker;

@@ -1,6 +1,6 @@
 //! The machine and this process, as the system tells of them under `/proc`.
 
-use crate::engine::memory::kibibytes;
+use super::memory::kibibytes;
 use parking_lot::Mutex;
 use std::fs;
 

@@ -6,6 +6,7 @@
 
 mod histogram;
 mod host;
+pub mod memory;
 mod model;
 mod page;
 mod text;

@@ -18,7 +18,7 @@ use super::Driver;
 use super::pool::{Pools, Recipe, WorkerFacts};
 use crate::engine::local::{InlineLane, ThreadLane};
 use crate::engine::onnx::{OnnxEngine, SessionOptions};
-use crate::engine::worker::{LoadOrder, StartError, Worker, WorkerConfig};
+use crate::engine::worker::{Housed, LoadOrder, StartError, Worker, WorkerConfig};
 use crate::engine::{BatchPlan, Engine, Lane};
 use crate::graph::Model;
 use crate::graph::rules::{deterministic, safe_in_process};
@@ -108,7 +108,7 @@ impl std::fmt::Debug for Loader {
 
 /// A model that runs, before it serves.
 enum Host {
-    Worker(Box<Worker>, WorkerConfig),
+    Worker(Box<(Worker, Housed)>, WorkerConfig),
     Daemon(Arc<dyn Engine>),
 }
 
@@ -184,7 +184,7 @@ impl Loader {
         let rise = self.driver.clock().now().since(begun);
         let mut probed = probe_model(model, &own.fitted, &rehearsal, lanes[0].as_ref()).await;
         if let Host::Worker(worker, config) = &host
-            && worker.has_ended()
+            && worker.0.has_ended()
         {
             // A made-up row ended the process. That says nothing against the model's real rows, but
             // nothing more is tried on it.
@@ -194,7 +194,7 @@ impl Loader {
             let config = config.clone();
             let worker = Worker::start(&config, &sessions, rehearsal.clone()).await;
             let worker = worker.map_err(|error| error.to_string())?;
-            lanes = worker.lanes();
+            lanes.clone_from(&worker.1.lanes);
             host = Host::Worker(Box::new(worker), config);
         }
         let padding = padding::tried(own, &probed, &rehearsal, lanes[0].as_ref()).await?;
@@ -266,8 +266,8 @@ impl Loader {
                 Err(error) => return Err(error.to_string()),
             }
         };
-        worker.warnings.iter().for_each(|warning| tracing::warn!("{label}: {warning}"));
-        let lanes = worker.lanes();
+        worker.1.warnings.iter().for_each(|warning| tracing::warn!("{label}: {warning}"));
+        let lanes = worker.1.lanes.clone();
         Ok((Host::Worker(Box::new(worker), config), sessions, lanes))
     }
 
@@ -398,12 +398,9 @@ impl Loader {
             Host::Worker(worker, mut config) => {
                 // Whoever takes this worker's place is waited for.
                 config.order.gives_way = false;
-                self.pools.adopt(
-                    stage,
-                    Recipe { config, warm, slots, _copy: copy },
-                    *worker,
-                    sessions,
-                );
+                let recipe = Recipe { config, warm, slots, _copy: copy };
+                let (worker, housed) = *worker;
+                self.pools.adopt(stage, recipe, worker, (housed, sessions));
                 return Ok(());
             }
             Host::Daemon(engine) => engine,

@@ -102,7 +102,7 @@ impl Drop for Arena {
 }
 
 /// Takes the descriptors that the daemon passed at `exec`, which are ours alone from then on.
-pub(super) fn inherited(numbers: [i32; 3]) -> Result<[OwnedFd; 3], String> {
+pub(super) fn inherited(numbers: [i32; 2]) -> Result<[OwnedFd; 2], String> {
     // SAFETY: called first thing in a worker's main, before anything else opened a descriptor.
     let listed = unsafe { command_fds::inherited::init_inherited_fds() };
     listed.map_err(|error| error.to_string())?;
@@ -111,5 +111,5 @@ pub(super) fn inherited(numbers: [i32; 3]) -> Result<[OwnedFd; 3], String> {
             format!("descriptor {number}: {error}; this verb is for graftd itself")
         })
     };
-    Ok([take(numbers[0])?, take(numbers[1])?, take(numbers[2])?])
+    Ok([take(numbers[0])?, take(numbers[1])?])
 }

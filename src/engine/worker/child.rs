@@ -1,10 +1,10 @@
-//! The worker's side: load one model, then run batches until the daemon is gone.
+//! The worker's side: load models, then run batches until the daemon is gone.
 //!
 //! Nothing here waits for the daemon in a way that could outlive it: its end closes the control socket,
 //! and then the process leaves at once, without the runtime's own teardown.
 
 use super::arena::{self, Arena};
-use super::control::{LoadOrder, LoadReply, Order};
+use super::control::{LoadOrder, LoadReply, Mailbox, ModelNumber, Order, Word, line};
 use super::ring::{self, Answer, Area, TensorPlace};
 use crate::clock::Clock;
 use crate::engine::courtesy;
@@ -14,24 +14,33 @@ use crate::tensor::DataType;
 use crate::time::nanos;
 use parking_lot::Mutex;
 use rustix::thread::futex;
-use std::io::{BufRead, BufReader, Write};
+use std::collections::BTreeMap;
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Descriptors that the daemon passes: control socket, shared memory, doorbell.
-pub(super) const INHERITED: [i32; 3] = [3, 4, 5];
+/// Descriptors that the daemon passes: control socket, doorbell.
+pub(super) const INHERITED: [i32; 2] = [3, 4];
 
 /// What every thread of the worker sees.
 struct Shared {
+    control: Mutex<UnixStream>,
+    doorbell: OwnedFd,
+    models: Mutex<BTreeMap<ModelNumber, Arc<Model>>>,
+}
+
+/// One loaded model and the memory that its batches cross in.
+struct Model {
     arena: Arena,
     order: LoadOrder,
     engine: OnnxEngine,
-    doorbell: OwnedFd,
     /// The batch that each lane runs now; held while a terminate is passed on, so that it cannot hit the
     /// next batch.
     running: Vec<Mutex<Option<u64>>>,
+    /// It was let go: its lanes end.
+    over: AtomicBool,
 }
 
 /// Runs a worker; returns only when it cannot start.
@@ -39,46 +48,30 @@ struct Shared {
 /// # Errors
 /// Why it cannot start.
 pub fn main() -> Result<(), String> {
-    let [control, memory, doorbell] = arena::inherited(INHERITED)?;
+    let [control, doorbell] = arena::inherited(INHERITED)?;
     // A worker whose daemon is killed must not live on, even if it is stopped in a run.
     let death = Some(rustix::process::Signal::KILL);
     rustix::process::set_parent_process_death_signal(death).map_err(|e| e.to_string())?;
     let control = UnixStream::from(control);
-    let mut lines = BufReader::new(control.try_clone().map_err(|e| e.to_string())?);
-    let order: LoadOrder = read_line(&mut lines)?.ok_or("the daemon said nothing")?;
-    let arena = Arena::open(&memory, order.geometry.total_bytes()).map_err(|e| e.to_string())?;
-    let reply = match load(&order) {
-        Ok((engine, warnings)) => start_lanes(Shared {
-            running: (0..order.geometry.lanes).map(|_| Mutex::new(None)).collect(),
-            arena,
-            order,
-            engine,
-            doorbell,
-        })
-        .map(|shared| (Some(shared), LoadReply::Ready { warnings }))?,
-        Err(reason) => (None, LoadReply::Refused { reason }),
-    };
-    let (shared, reply) = reply;
-    write_line(&control, &reply)?;
-    while let Some(Order::Terminate { lane, batch }) = read_line(&mut lines)? {
-        if let Some(shared) = &shared {
-            shared.terminate(lane, batch);
+    let words = control.try_clone().map_err(|error| error.to_string())?;
+    let shared =
+        Arc::new(Shared { control: Mutex::new(words), doorbell, models: Mutex::default() });
+    let mut mailbox = Mailbox::new(control.into());
+    while let Some(letter) = mailbox.next()? {
+        match letter.order {
+            Order::Load { model, order } => {
+                let memory = letter.memory.ok_or("no memory came with an order to load")?;
+                shared.clone().start_loading(model, order, memory)?;
+            }
+            Order::Unload { model } => shared.unload(model),
+            Order::Terminate { model, lane, batch } => {
+                if let Some(model) = shared.models.lock().get(&model) {
+                    model.terminate(lane, batch);
+                }
+            }
         }
     }
     leave()
-}
-
-/// Loads the model, giving way to whoever serves meanwhile if the order says so.
-fn load(order: &LoadOrder) -> Result<(OnnxEngine, Vec<String>), String> {
-    let LoadOrder { library, model, session, gives_way, .. } = order.clone();
-    // The runtime starts the threads of its own here, and those have to run as urgently as anybody's later.
-    if !gives_way || session.starts_threads() {
-        return OnnxEngine::load(&library, &model, &session);
-    }
-    let loading =
-        courtesy::background("load", move || OnnxEngine::load(&library, &model, &session));
-    let loading = loading.map_err(|error| format!("no thread to load on: {error}"))?;
-    loading.join().unwrap_or_else(|_| Err("loading it broke off".into()))
 }
 
 /// Ends the process without the runtime's teardown, which is known to hang or crash.
@@ -87,36 +80,72 @@ fn leave() -> Result<(), String> {
     rustix::process::kill_process(us, rustix::process::Signal::KILL).map_err(|e| e.to_string())
 }
 
-fn read_line<T: serde::de::DeserializeOwned>(
-    lines: &mut impl BufRead,
-) -> Result<Option<T>, String> {
-    let mut line = String::new();
-    match lines.read_line(&mut line) {
-        Ok(0) | Err(_) => Ok(None),
-        Ok(_) => serde_json::from_str(&line).map(Some).map_err(|error| error.to_string()),
-    }
-}
-
-fn write_line<T: serde::Serialize>(mut control: &UnixStream, what: &T) -> Result<(), String> {
-    let mut line = serde_json::to_vec(what).map_err(|error| error.to_string())?;
-    line.push(b'\n');
-    control.write_all(&line).map_err(|error| error.to_string())
-}
-
-fn start_lanes(shared: Shared) -> Result<Arc<Shared>, String> {
-    let shared = Arc::new(shared);
-    for lane in 0..shared.order.geometry.lanes {
-        let shared = shared.clone();
-        std::thread::Builder::new()
-            .name(format!("session-{lane}"))
-            .spawn(move || shared.serve(lane))
-            .map_err(|error| error.to_string())?;
-    }
-    Ok(shared)
-}
-
 impl Shared {
-    fn serve(&self, lane: usize) {
+    /// Loads a model on a thread of its own: orders that concern others are obeyed meanwhile.
+    fn start_loading(
+        self: Arc<Self>,
+        number: ModelNumber,
+        order: LoadOrder,
+        memory: OwnedFd,
+    ) -> Result<(), String> {
+        let work = move || self.load(number, order, &memory);
+        let thread = std::thread::Builder::new().name("load".into()).spawn(work);
+        thread.map(drop).map_err(|error| format!("no thread to load on: {error}"))
+    }
+
+    fn load(self: &Arc<Self>, number: ModelNumber, order: LoadOrder, memory: &OwnedFd) {
+        let reply = match self.loaded(number, order, memory) {
+            Ok(warnings) => LoadReply::Ready { warnings },
+            Err(reason) => LoadReply::Refused { reason },
+        };
+        // A daemon that is gone needs no word.
+        if let Ok(line) = line(&Word { model: number, reply }) {
+            let _ = self.control.lock().write_all(&line);
+        }
+    }
+
+    fn loaded(
+        self: &Arc<Self>,
+        number: ModelNumber,
+        order: LoadOrder,
+        memory: &OwnedFd,
+    ) -> Result<Vec<String>, String> {
+        let arena = Arena::open(memory, order.geometry.total_bytes()).map_err(|e| e.to_string())?;
+        let (engine, warnings) = open(&order)?;
+        let running = (0..order.geometry.lanes).map(|_| Mutex::new(None)).collect();
+        let model = Arc::new(Model { running, arena, order, engine, over: AtomicBool::new(false) });
+        self.models.lock().insert(number, model.clone());
+        for lane in 0..model.order.geometry.lanes {
+            let (shared, model) = (self.clone(), model.clone());
+            let serve = move || model.serve(lane, &shared.doorbell);
+            let thread = std::thread::Builder::new().name(format!("session-{lane}")).spawn(serve);
+            thread.map_err(|error| error.to_string())?;
+        }
+        Ok(warnings)
+    }
+
+    fn unload(&self, number: ModelNumber) {
+        if let Some(model) = self.models.lock().remove(&number) {
+            model.end();
+        }
+    }
+}
+
+/// Opens a model's sessions, giving way to whoever serves meanwhile if the order says so.
+fn open(order: &LoadOrder) -> Result<(OnnxEngine, Vec<String>), String> {
+    let LoadOrder { library, model, session, gives_way, .. } = order.clone();
+    // The runtime starts the threads of its own here, and those have to run as urgently as anybody's later.
+    if !gives_way || session.starts_threads() {
+        return OnnxEngine::load(&library, &model, &session);
+    }
+    let loading =
+        courtesy::background("open", move || OnnxEngine::load(&library, &model, &session));
+    let loading = loading.map_err(|error| format!("no thread to load on: {error}"))?;
+    loading.join().unwrap_or_else(|_| Err("loading it broke off".into()))
+}
+
+impl Model {
+    fn serve(&self, lane: usize, doorbell: &OwnedFd) {
         let geometry = self.order.geometry;
         let submitted = self.arena.word(geometry.submitted(lane));
         let completed = self.arena.word(geometry.completed(lane));
@@ -126,11 +155,25 @@ impl Shared {
                 // Returns when woken, when the count has moved, or for no reason: the loop looks again.
                 let _ = futex::wait(submitted, futex::Flags::empty(), taken, None);
             }
+            if self.over.load(Ordering::Acquire) {
+                return;
+            }
             self.run(lane, taken);
             taken = taken.wrapping_add(1);
             completed.store(taken, Ordering::Release);
             // An eventfd write cannot fail short of 2^64 unread completions.
-            let _ = rustix::io::write(&self.doorbell, &1_u64.to_ne_bytes());
+            let _ = rustix::io::write(doorbell, &1_u64.to_ne_bytes());
+        }
+    }
+
+    /// Has the lanes end; what the model holds goes with the last of them.
+    fn end(&self) {
+        self.over.store(true, Ordering::Release);
+        for lane in 0..self.order.geometry.lanes {
+            let submitted = self.arena.word(self.order.geometry.submitted(lane));
+            // The daemon uses this memory no more; a count that moved is what a lane looks for.
+            submitted.fetch_add(1, Ordering::Release);
+            let _ = futex::wake(submitted, futex::Flags::empty(), 1);
         }
     }
 

@@ -1,7 +1,7 @@
 //! The daemon's side of one lane: gathers batches into its slots and reads what came of them.
 
 use super::arena::Arena;
-use super::control::Order;
+use super::control::{Letter, ModelNumber, Order};
 use super::reply;
 use super::ring::{self, Area, DESCRIPTOR_BYTES, Geometry, SLOTS, TensorPlace};
 use crate::engine::{BatchPlan, Begun, Completion, EngineError, Lane};
@@ -18,12 +18,15 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct WorkerLane {
     pub session: SessionId,
+    /// The model among those of the worker.
+    pub model: ModelNumber,
+    /// The lane among those of the model.
     pub number: usize,
     pub arena: Arc<Arena>,
     pub geometry: Geometry,
     /// Whoever gathers or reads holds this, so that a slot has one user on this side.
     pub state: Mutex<LaneState>,
-    pub orders: flume::Sender<Order>,
+    pub orders: flume::Sender<Letter>,
     pub killer: Arc<super::process::Killer>,
 }
 
@@ -125,7 +128,8 @@ impl Lane for WorkerLane {
 
     fn terminate(&self, batch: BatchId) {
         // A full channel means the worker does not listen; the kill that follows needs no channel.
-        let _ = self.orders.try_send(Order::Terminate { lane: self.number, batch: batch.0 });
+        let order = Order::Terminate { model: self.model, lane: self.number, batch: batch.0 };
+        let _ = self.orders.try_send(Letter { order, memory: None });
     }
 
     fn kill(&self) {

@@ -14,5 +14,5 @@ pub mod reply;
 mod ring;
 
 pub use control::{LoadOrder, LoadReply};
-pub use process::{StartError, Worker, WorkerConfig, WorkerEvents};
+pub use process::{Housed, StartError, Worker, WorkerConfig, WorkerEvents};
 pub use ring::Geometry;

@@ -3,7 +3,7 @@
 use super::arena::Arena;
 use super::chatter;
 use super::child::INHERITED;
-use super::control::{LoadOrder, LoadReply, Order};
+use super::control::{LINE_BYTES_MAX, Letter, LoadOrder, LoadReply, ModelNumber, Order, Word};
 use super::lane::{LaneState, WorkerLane};
 use crate::engine::{CompletionSink, Lane};
 use crate::id::SessionId;
@@ -12,15 +12,19 @@ use command_fds::{CommandFdExt, FdMapping};
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child, Command};
+use tokio::sync::{Notify, oneshot};
 
 /// Terminate orders that may wait for a worker to listen.
 const ORDERS_MAX: usize = 64;
@@ -80,15 +84,49 @@ impl Killer {
     }
 }
 
-/// A running worker with its model loaded.
+/// Who is told of what a worker does, for as long as it lives.
+#[derive(Default)]
+struct Audience {
+    events: Option<Arc<dyn WorkerEvents>>,
+    ended: bool,
+}
+
+/// What the daemon knows of a worker; its watch knows the same.
+struct Shared {
+    models: Mutex<BTreeMap<ModelNumber, Vec<Arc<WorkerLane>>>>,
+    audience: Mutex<Audience>,
+    /// Loads that wait for the worker's word; none once it has ended.
+    loads: Mutex<Option<BTreeMap<ModelNumber, oneshot::Sender<LoadReply>>>>,
+    /// How the process ended.
+    end: tokio::sync::OnceCell<String>,
+    ended: Notify,
+}
+
+/// A running worker process.
 pub struct Worker {
-    lanes: Vec<Arc<WorkerLane>>,
-    events: Arc<Mutex<Option<Arc<dyn WorkerEvents>>>>,
+    shared: Arc<Shared>,
+    letters: flume::Sender<Letter>,
     killer: Arc<Killer>,
+    /// Models that were ever loaded into it.
+    models: AtomicU32,
     /// The process's number.
     pub pid: u32,
+}
+
+/// A model that lives in a worker.
+pub struct Housed {
+    /// Its number there.
+    pub model: ModelNumber,
+    /// Its lanes, in the order of their sessions.
+    pub lanes: Vec<Arc<dyn Lane>>,
     /// What the operator should know.
     pub warnings: Vec<String>,
+}
+
+impl std::fmt::Debug for Housed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Housed").field("model", &self.model).finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Worker {
@@ -98,7 +136,7 @@ impl std::fmt::Debug for Worker {
 }
 
 impl Worker {
-    /// Starts a worker and waits until its model is loaded.
+    /// Starts a worker and waits until its first model is loaded.
     ///
     /// # Errors
     /// The runtime refused the model, the process died, or it took too long.
@@ -106,74 +144,135 @@ impl Worker {
         config: &WorkerConfig,
         sessions: &[SessionId],
         events: Arc<dyn WorkerEvents>,
-    ) -> Result<Self, StartError> {
-        let geometry = config.order.geometry;
-        let (arena, memory) = Arena::create(geometry.total_bytes())?;
+    ) -> Result<(Self, Housed), StartError> {
         let (ours, theirs) = UnixStream::pair()?;
         let bell =
             eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?;
         let their_bell = bell.try_clone()?;
         let theirs = theirs.into_std()?;
         theirs.set_nonblocking(false)?;
-        let mut child = spawn(config, [theirs.into(), memory, their_bell])?;
+        let mut child = spawn(config, [theirs.into(), their_bell])?;
         if let Some(stderr) = child.stderr.take() {
             let label = config.label.clone();
             let tell = move |line: &str| tracing::warn!(model = label, "its worker says: {line}");
             tokio::spawn(chatter::relay(stderr, tell));
         }
         let pid = child.id().ok_or_else(|| StartError::Died("at once".into()))?;
+        let (letters, waiting) = flume::bounded(ORDERS_MAX);
+        let shared = Arc::new(Shared {
+            models: Mutex::default(),
+            audience: Mutex::default(),
+            loads: Mutex::new(Some(BTreeMap::new())),
+            end: tokio::sync::OnceCell::new(),
+            ended: Notify::new(),
+        });
+        let (reading, control) = ours.into_split();
+        let watch = Watch { shared: shared.clone(), child: Reaper(child), control };
+        tokio::spawn(watch.run(reactor::watch(bell)?, waiting, reading));
         let killer = Arc::new(Killer(open_pid(pid)?));
-        let mut control = BufReader::new(ours);
-        let mut child = Reaper(child);
-        let warnings = load(config, &mut control, &mut child).await?;
-        let (orders, order_queue) = flume::bounded(ORDERS_MAX);
+        let worker = Self { shared, letters, killer, models: AtomicU32::new(0), pid };
+        let housed = worker.load(&config.order, sessions, config.load_timeout).await?;
+        if !worker.set_events(events) {
+            return Err(StartError::Died(worker.last_word().await));
+        }
+        Ok((worker, housed))
+    }
+
+    /// Loads one more model into the process.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start). One that took too long may still come: the process is then better ended.
+    pub async fn load(
+        &self,
+        order: &LoadOrder,
+        sessions: &[SessionId],
+        patience: Duration,
+    ) -> Result<Housed, StartError> {
+        let model = self.models.fetch_add(1, Ordering::Relaxed);
+        let (arena, memory) = Arena::create(order.geometry.total_bytes())?;
+        let (sender, word) = oneshot::channel();
+        let known = self.shared.loads.lock().as_mut().map(|loads| loads.insert(model, sender));
+        let letter =
+            Letter { order: Order::Load { model, order: order.clone() }, memory: Some(memory) };
+        if known.is_none() || self.letters.send_async(letter).await.is_err() {
+            return Err(StartError::Died(self.last_word().await));
+        }
+        let warnings = match tokio::time::timeout(patience, word).await {
+            Err(_) => return Err(StartError::Late(patience)),
+            Ok(Ok(LoadReply::Ready { warnings })) => warnings,
+            Ok(Ok(LoadReply::Refused { reason })) => return Err(StartError::Refused(reason)),
+            Ok(Err(_)) => return Err(StartError::Died(self.last_word().await)),
+        };
         let arena = Arc::new(arena);
         let lane = |(number, &session): (usize, &SessionId)| {
             Arc::new(WorkerLane {
                 session,
+                model,
                 number,
                 arena: arena.clone(),
-                geometry,
+                geometry: order.geometry,
                 state: Mutex::new(LaneState::default()),
-                orders: orders.clone(),
-                killer: killer.clone(),
+                orders: self.letters.clone(),
+                killer: self.killer.clone(),
             })
         };
         let lanes: Vec<_> = sessions.iter().enumerate().map(lane).collect();
-        let events = Arc::new(Mutex::new(Some(events)));
-        let watch = Watch { lanes: lanes.clone(), events: events.clone(), child, control };
-        tokio::spawn(watch.run(reactor::watch(bell)?, order_queue));
-        Ok(Self { lanes, events, killer, pid, warnings })
+        self.shared.models.lock().insert(model, lanes.clone());
+        if self.has_ended() {
+            // Nobody else closes lanes that came after the end.
+            lanes.iter().for_each(|lane| lane.close());
+        }
+        let lanes = lanes.into_iter().map(|lane| lane as Arc<dyn Lane>).collect();
+        Ok(Housed { model, lanes, warnings })
     }
 
-    /// The lanes, in the order of their sessions.
-    #[must_use]
-    pub fn lanes(&self) -> Vec<Arc<dyn Lane>> {
-        self.lanes.iter().map(|lane| lane.clone() as Arc<dyn Lane>).collect()
+    /// Lets a model go that has nothing in hand; the process stays.
+    pub fn unload(&self, model: ModelNumber) {
+        self.shared.models.lock().remove(&model);
+        // A worker that does not listen keeps it until it ends.
+        let _ = self.letters.try_send(Letter { order: Order::Unload { model }, memory: None });
     }
 
     /// Directs what happens from now on to someone else; says no where the process is gone already.
     #[must_use]
     pub fn set_events(&self, events: Arc<dyn WorkerEvents>) -> bool {
-        self.events.lock().as_mut().map(|place| *place = events).is_some()
+        let mut audience = self.shared.audience.lock();
+        audience.events = Some(events).filter(|_| !audience.ended);
+        !audience.ended
     }
 
-    /// Whether the process has ended and somebody was told.
+    /// Whether the process has ended.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        self.events.lock().is_none()
+        self.shared.audience.lock().ended
     }
 
     /// Batches completed so far over all lanes; the count wraps.
     #[must_use]
     pub fn completed(&self) -> u32 {
-        self.lanes.iter().fold(0, |sum, lane| sum.wrapping_add(lane.completed()))
+        let models = self.shared.models.lock();
+        models.values().flatten().fold(0, |sum, lane| sum.wrapping_add(lane.completed()))
     }
 
     /// Ends the process without telling anybody: its sessions have nothing in hand.
     pub fn stop(&self) {
-        *self.events.lock() = None;
+        self.shared.audience.lock().events = None;
         self.killer.kill();
+    }
+
+    /// How the process ended, which it is about to.
+    async fn last_word(&self) -> String {
+        let over = async {
+            loop {
+                let ended = self.shared.ended.notified();
+                if let Some(how) = self.shared.end.get() {
+                    return how.clone();
+                }
+                ended.await;
+            }
+        };
+        let over = tokio::time::timeout(2 * END_WAIT, over).await;
+        over.unwrap_or_else(|_| "it broke off without a word".into())
     }
 }
 
@@ -192,7 +291,7 @@ fn open_pid(pid: u32) -> io::Result<OwnedFd> {
     Ok(pidfd_open(pid, PidfdFlags::empty())?)
 }
 
-fn spawn(config: &WorkerConfig, descriptors: [OwnedFd; 3]) -> io::Result<Child> {
+fn spawn(config: &WorkerConfig, descriptors: [OwnedFd; 2]) -> io::Result<Child> {
     let mappings = descriptors.into_iter().zip(INHERITED);
     let mappings =
         mappings.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
@@ -210,54 +309,40 @@ fn spawn(config: &WorkerConfig, descriptors: [OwnedFd; 3]) -> io::Result<Child> 
     command.spawn()
 }
 
-/// Tells the worker what to load and waits for its word.
-async fn load(
-    config: &WorkerConfig,
-    control: &mut BufReader<UnixStream>,
-    child: &mut Reaper,
-) -> Result<Vec<String>, StartError> {
-    let mut line = serde_json::to_vec(&config.order).map_err(io::Error::from)?;
-    line.push(b'\n');
-    let talk = async {
-        control.write_all(&line).await?;
-        let mut reply = String::new();
-        control.read_line(&mut reply).await?;
-        io::Result::Ok(reply)
-    };
-    let reply = match tokio::time::timeout(config.load_timeout, talk).await {
-        Err(_) => return Err(StartError::Late(config.load_timeout)),
-        // A process that dies before it has read its order resets the connection.
-        Ok(reply) => reply.unwrap_or_default(),
-    };
-    match serde_json::from_str(&reply) {
-        Ok(LoadReply::Ready { warnings }) => Ok(warnings),
-        Ok(LoadReply::Refused { reason }) => Err(StartError::Refused(reason)),
-        Err(_) => Err(StartError::Died(last_word(child).await)),
+/// Reads what a worker says until it says nothing more, or what makes no sense.
+async fn listen(reading: OwnedReadHalf, words: flume::Sender<Word>) {
+    let mut reading = BufReader::new(reading);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let mut bounded = (&mut reading).take(LINE_BYTES_MAX as u64);
+        if !matches!(bounded.read_until(b'\n', &mut line).await, Ok(1..)) {
+            return;
+        }
+        let Ok(word) = serde_json::from_slice(&line) else { return };
+        if words.send_async(word).await.is_err() {
+            return;
+        }
     }
-}
-
-/// How a process ended that is about to; one that does not after all is ended.
-async fn last_word(child: &mut Reaper) -> String {
-    if tokio::time::timeout(END_WAIT, child.0.wait()).await.is_err() {
-        // One that has just ended is no error.
-        let _ = child.0.start_kill();
-    }
-    let how = child.0.wait().await.map(|status| status.to_string());
-    how.unwrap_or_else(|error| error.to_string())
 }
 
 /// The task that listens to a worker for as long as it lives.
 struct Watch {
-    lanes: Vec<Arc<WorkerLane>>,
-    events: Arc<Mutex<Option<Arc<dyn WorkerEvents>>>>,
+    shared: Arc<Shared>,
     child: Reaper,
-    control: BufReader<UnixStream>,
+    control: OwnedWriteHalf,
 }
 
 impl Watch {
-    async fn run(mut self, bell: AsyncFd<OwnedFd>, orders: flume::Receiver<Order>) {
+    async fn run(
+        self,
+        bell: AsyncFd<OwnedFd>,
+        letters: flume::Receiver<Letter>,
+        reading: OwnedReadHalf,
+    ) {
+        let (said, words) = flume::bounded(1);
+        tokio::spawn(listen(reading, said));
         loop {
-            let mut byte = [0];
             tokio::select! {
                 // Completions first: those that came before a death are answers like any other.
                 biased;
@@ -268,36 +353,60 @@ impl Watch {
                     guard.clear_ready();
                     self.collect();
                 }
-                order = orders.recv_async() => {
-                    let Ok(order) = order else { break };
-                    let mut line = serde_json::to_vec(&order).unwrap_or_default();
-                    line.push(b'\n');
-                    // A worker that does not read is killed after its grace.
-                    let _ = self.control.get_mut().try_write(&line);
+                letter = letters.recv_async() => {
+                    let Ok(letter) = letter else { break };
+                    // One that does not read its orders is no use; a terminate that is lost is followed by a kill.
+                    let sent = letter.send(self.control.as_ref().as_fd());
+                    if sent.is_err() && letter.memory.is_some() {
+                        break;
+                    }
                 }
-                // The worker says nothing after loading: whatever comes is its end.
-                _ = tokio::io::AsyncReadExt::read(&mut self.control, &mut byte) => break,
+                word = words.recv_async() => {
+                    // The worker says nothing but what came of loads: whatever else comes is its end.
+                    let Ok(Word { model, reply }) = word else { break };
+                    let waits = self.shared.loads.lock().as_mut().and_then(|l| l.remove(&model));
+                    let Some(waits) = waits else { break };
+                    // Whoever waited may have lost patience.
+                    let _ = waits.send(reply);
+                }
             }
         }
         self.over().await;
     }
 
+    fn lanes(&self) -> Vec<Arc<WorkerLane>> {
+        self.shared.models.lock().values().flatten().cloned().collect()
+    }
+
     fn collect(&self) {
-        let Some(events) = self.events.lock().clone() else { return };
-        for lane in &self.lanes {
+        let Some(events) = self.shared.audience.lock().events.clone() else { return };
+        for lane in self.lanes() {
             lane.collect().into_iter().for_each(|completion| events.complete(completion));
         }
     }
 
     async fn over(mut self) {
-        // A hung process may have closed its socket: it is ended either way.
-        let _ = self.child.0.start_kill();
+        let waited = tokio::time::timeout(END_WAIT, self.child.0.wait()).await;
+        if waited.is_err() {
+            // A hung process may have closed its socket: it is ended either way.
+            let _ = self.child.0.start_kill();
+        }
         let status = self.child.0.wait().await;
         self.collect();
-        self.lanes.iter().for_each(|lane| lane.close());
-        let Some(events) = self.events.lock().take() else { return };
-        let sessions: Vec<SessionId> = self.lanes.iter().map(|lane| lane.session).collect();
         let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        // In this order: whoever asks how it ended is told, whoever is told that it ended finds no lane open.
+        let _ = self.shared.end.set(how.clone());
+        let events = {
+            let mut audience = self.shared.audience.lock();
+            audience.ended = true;
+            audience.events.take()
+        };
+        let lanes = self.lanes();
+        lanes.iter().for_each(|lane| lane.close());
+        self.shared.loads.lock().take();
+        self.shared.ended.notify_waiters();
+        let Some(events) = events else { return };
+        let sessions: Vec<SessionId> = lanes.iter().map(|lane| lane.session).collect();
         events.worker_died(&sessions, &how);
     }
 }

@@ -1,10 +1,10 @@
 //! What was counted, for clients, for Prometheus and for people.
 
 use super::Service;
-use super::status::{Limits, LoadNow, ModelStatus, Status, WorkerStatus};
+use super::status::{Limits, LoadNow, ModelStatus, Status, WorkerStatus, stages};
 use crate::clock;
 use crate::error::InferError;
-use crate::metrics::{Metrics, ModelScene, Scene, resident_bytes};
+use crate::metrics::{Metrics, ModelScene, Scene};
 use crate::model::{ModelSpec, State, number};
 use crate::proto::ModelStatisticsResponse;
 use std::sync::Arc;
@@ -68,13 +68,13 @@ impl Service {
         let catalog = self.catalog();
         let limits = self.driver.limits();
         let load = self.driver.load();
-        let workers = self.repository.workers().into_iter().map(|worker| WorkerStatus {
-            rss_bytes: resident_bytes(worker.pid).unwrap_or(0),
-            model: worker.model,
-            pid: worker.pid,
-            apart: worker.apart,
-            batches: worker.completed,
-        });
+        let (mut workers, mut resting) = (Vec::new(), Vec::new());
+        for worker in self.repository.workers() {
+            match worker.pid {
+                Some(pid) => workers.push(WorkerStatus::new(pid, worker)),
+                None => resting.extend(stages(worker.stages.into_iter().filter(|it| it.rests))),
+            }
+        }
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -85,7 +85,8 @@ impl Service {
                 .map(|(name, n, state)| self.model_status(name, n, state))
                 .collect(),
             passed_over: self.repository.passed_over().into_iter().map(|it| it.why).collect(),
-            workers: workers.collect(),
+            workers,
+            resting,
             load: LoadNow {
                 requests: load.requests,
                 queued_rows: load.queued_rows,

@@ -1,5 +1,7 @@
 //! How the daemon is, as `GET /v2/graftd/status` tells it and `graftd status` shows it.
 
+use crate::driver::pool::{StageFacts, WorkerFacts};
+use crate::metrics::resident_bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -22,6 +24,8 @@ pub struct Status {
     pub passed_over: Vec<String>,
     /// The worker processes that live.
     pub workers: Vec<WorkerStatus>,
+    /// Whole models whose rows go through shared bases and whose memory was given back meanwhile.
+    pub resting: Vec<StageStatus>,
     /// How much there is to do.
     pub load: LoadNow,
     /// The limits in force.
@@ -64,7 +68,7 @@ pub struct ModelStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WorkerStatus {
-    /// The model and version that it runs, as `name:version`.
+    /// The model and version that it runs, as `name:version`, or the base and how much stands on it.
     pub model: String,
     /// The process.
     pub pid: u32,
@@ -74,6 +78,40 @@ pub struct WorkerStatus {
     pub batches: u32,
     /// Bytes of memory that it holds, shared ones included; 0 where the system does not say.
     pub rss_bytes: u64,
+    /// What lives in it.
+    pub stages: Vec<StageStatus>,
+}
+
+/// What a worker runs, or ran: a whole model, a base, or a head.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StageStatus {
+    /// A model and version as `name:version`, with `head` behind it for a head, or a base.
+    pub name: String,
+    /// Bytes that loading it took; of what rests, what it gave back.
+    pub bytes: u64,
+}
+
+impl WorkerStatus {
+    pub(super) fn new(pid: u32, facts: WorkerFacts) -> Self {
+        let mut model = facts.stages.first().map(|stage| stage.label.clone()).unwrap_or_default();
+        if facts.stages.len() > 1 {
+            model.push_str(&format!(" and {} more", facts.stages.len() - 1));
+        }
+        Self {
+            model,
+            pid,
+            apart: facts.apart,
+            batches: facts.completed,
+            rss_bytes: resident_bytes(pid).unwrap_or(0),
+            stages: stages(facts.stages),
+        }
+    }
+}
+
+pub(super) fn stages(facts: impl IntoIterator<Item = StageFacts>) -> Vec<StageStatus> {
+    let status = |StageFacts { label, bytes, .. }| StageStatus { name: label, bytes };
+    facts.into_iter().map(status).collect()
 }
 
 /// How much there is to do.

@@ -121,7 +121,7 @@ async fn warm_ups_that_the_model_refuses_do_not_keep_a_worker_from_coming_back()
 async fn a_worker_that_hangs_over_a_made_up_row_does_not_hold_up_loading() {
     let Some(library) = library("a_worker_that_hangs_over_a_made_up_row") else { return };
     // It says that it is ready and then does nothing until its daemon goes.
-    let script = "read order <&3; echo '{\"Ready\":{\"warnings\":[]}}' >&3; read never <&3";
+    let script = "read order <&3; echo '{\"model\":0,\"reply\":{\"Ready\":{\"warnings\":[]}}}' >&3; read never <&3";
     let (mut settings, _folder) = scripted(library, script);
     settings.load.load_timeout = Duration::from_secs(1);
     let daemon = Daemon::start("hangs", settings);

@@ -23,6 +23,11 @@ impl Process {
         arguments(self.pid).get(1..) == Some(&["worker".into(), label.into()])
     }
 
+    /// For what a worker was started.
+    pub(crate) fn label(&self) -> String {
+        arguments(self.pid).get(2).cloned().unwrap_or_default()
+    }
+
     /// Sends a signal; one to a process that is gone is lost.
     pub(crate) fn signal(&self, signal: Signal) {
         let _ = kill_process(Pid::from_raw(self.pid).unwrap(), signal);

@@ -2,6 +2,8 @@
 
 use super::ask::{Ask, Form, fp32, singles};
 use super::daemon::{Daemon, Setup, needs_runtime};
+use crate::daemon::process::Process;
+use rustix::process::Signal;
 use std::ops::Range;
 
 const KIN: [&str; 3] = ["kin_left", "kin_right", "kin_far"];
@@ -95,4 +97,60 @@ async fn a_member_that_goes_leaves_the_others_their_answers() {
         route.ends_with("recompute=2") || route.ends_with("reuse=2 follow=0 recompute=0"),
         "{route}"
     );
+}
+
+#[tokio::test]
+async fn a_family_lives_in_one_process_and_its_whole_models_rest() {
+    needs_runtime!();
+    let daemon = family(&["--sharing", "always"]).await;
+    for model in KIN {
+        daemon.logged(&format!("{model}:1: the whole model rests"), 0).await;
+    }
+    let (family, wholes): (Vec<Process>, Vec<Process>) =
+        daemon.workers().into_iter().partition(|worker| worker.label().starts_with("base "));
+    assert_eq!(family.len(), 1);
+    assert!(wholes.iter().all(|whole| whole.ended_within(10)), "a whole model stays");
+    let mut before = Vec::new();
+    for model in KIN {
+        before.push(answer(&daemon, rows(model, 0..3)).await.1);
+    }
+    family[0].signal(Signal::KILL);
+    assert!(family[0].ended_within(10));
+    for (model, before) in KIN.iter().zip(before) {
+        let (route, after) = answer(&daemon, rows(model, 0..6)).await;
+        assert!(route.starts_with("hit=3 join=0 run=3 whole=0"), "{model}: {route}");
+        assert_eq!(after[..before.len()], before, "{model}");
+    }
+    let bases = |worker: &Process| worker.label().starts_with("base ");
+    assert_eq!(daemon.workers().iter().filter(|worker| bases(worker)).count(), 1);
+}
+
+#[tokio::test]
+async fn a_model_whose_family_goes_serves_whole_again_without_a_gap() {
+    needs_runtime!();
+    let daemon = Setup::new(&KIN[..2]).flags(&["--sharing", "always"]).start().await;
+    for model in &KIN[..2] {
+        daemon.logged(&format!("{model}:1: the whole model rests"), 0).await;
+    }
+    let from = daemon.lines().len();
+    let change = async {
+        told(&daemon, "unload").await;
+        daemon.logged("kin_left:1: the whole model is wanted again", from).await;
+        let head = "model kin_left:1 head is retired";
+        daemon.logged(head, from).await;
+    };
+    let mut number = 0;
+    let traffic = async {
+        loop {
+            number += 1;
+            let (route, _) = answer(&daemon, rows("kin_left", number..number + 1)).await;
+            assert!(route.contains("run=1"), "{route}");
+        }
+    };
+    tokio::select! {
+        () = change => {}
+        () = traffic => {}
+    }
+    let (route, _) = answer(&daemon, rows("kin_left", 30_000..30_002)).await;
+    assert_eq!(route, "hit=0 join=0 run=2");
 }

@@ -8,6 +8,7 @@ mod proof;
 
 pub(super) use material::Material;
 
+use super::super::pool::Recipe;
 use super::Loader;
 use super::background::background;
 use super::own::on_gpu;
@@ -155,8 +156,9 @@ impl Loader {
             let base = match known {
                 Some(base) => base,
                 None => {
-                    let base =
-                        self.base(&leg, material, digest, bytes_per_row.unwrap_or(0)).await?;
+                    let facts = (digest, bytes_per_row.unwrap_or(0));
+                    let lowest = uses.first().map(|lowest| lowest.stage);
+                    let base = self.base(&leg, material, facts, lowest).await?;
                     state.bases.insert(digest, base);
                     base
                 }
@@ -172,7 +174,9 @@ impl Loader {
             below = digest;
         }
         let label = format!("{}:{} head", spec.name, spec.version);
-        let head = self.head(&head, material, spec, &label).await?;
+        // A family lives in one process: each would cost what the runtime takes for itself.
+        let lowest = uses.first().map(|lowest| lowest.stage);
+        let head = self.head(&head, material, spec, (&label, lowest)).await?;
         let policy = spec.settings.sharing.unwrap_or(self.config.sharing);
         let way = Way { bases: uses, head, policy };
         self.need(spec).await;
@@ -225,8 +229,8 @@ impl Loader {
         &self,
         leg: &family::Leg,
         material: &Material,
-        digest: BaseDigest,
-        output_bytes: u64,
+        (digest, output_bytes): (BaseDigest, u64),
+        beside: Option<StageId>,
     ) -> Result<StageId, String> {
         let label = format!("base {}", StageDigest(digest));
         let counts = Arc::new(ModelMetrics::new(&label, 1));
@@ -243,7 +247,7 @@ impl Loader {
             })
         });
         let shape = Leg { inputs: canonical.collect(), output_axes: axes, counts: Some(counts) };
-        self.bring_up_leg(&leg.bytes, shape, config, &material.session, &label).await
+        self.bring_up_leg(&leg.bytes, shape, config, &material.session, (&label, beside)).await
     }
 
     async fn head(
@@ -251,7 +255,7 @@ impl Loader {
         leg: &family::Leg,
         material: &Material,
         spec: &ModelSpec,
-        label: &str,
+        (label, beside): (&str, Option<StageId>),
     ) -> Result<StageId, String> {
         let inputs = leg.inputs.iter().map(|source| match *source {
             family::Source::Request(number) => Source::Request(number),
@@ -260,7 +264,7 @@ impl Loader {
         let output_axes = spec.output_axes.clone();
         let shape = Leg { inputs: inputs.collect(), output_axes, counts: None };
         let config = material.config.clone();
-        self.bring_up_leg(&leg.bytes, shape, config, &material.session, label).await
+        self.bring_up_leg(&leg.bytes, shape, config, &material.session, (label, beside)).await
     }
 
     async fn bring_up_leg(
@@ -269,7 +273,7 @@ impl Loader {
         leg: Leg,
         config: StageConfig,
         session: &SessionOptions,
-        label: &str,
+        (label, beside): (&str, Option<StageId>),
     ) -> Result<StageId, String> {
         let (stash, bytes) = (self.stash.clone(), bytes.clone());
         let write = move || {
@@ -278,13 +282,23 @@ impl Loader {
         };
         let (model, copy) =
             background(move |_| write()).await.map_err(|why| format!("{label}: {why}"))?;
-        let rehearsal = Arc::new(super::Rehearsal::new(self.config.load_timeout));
-        let (host, sessions, _) =
-            self.host(session, &model, (&copy.file(), label), rehearsal).await?;
         let stage = StageId(self.stages.fetch_add(1, Ordering::Relaxed));
-        self.driver.add_leg(stage, leg, config);
         let slots = u32::try_from(session.threads.max(1)).unwrap_or(1);
-        let served = self.serve((stage, slots), (host, sessions), Vec::new(), &[], Arc::new(copy));
+        let copy = Arc::new(copy);
+        let served = if let Some(base) = beside.filter(|&base| self.pools.hosts(base)) {
+            self.driver.add_leg(stage, leg, config);
+            let mut config = self.worker_config(session, &copy.file(), label);
+            // Rows of the family's other members wait if the worker has to be started again.
+            config.order.gives_way = false;
+            let recipe = Recipe { config, warm: Vec::new(), slots, _copy: copy };
+            self.pools.join(base, stage, recipe).await
+        } else {
+            let rehearsal = Arc::new(super::Rehearsal::new(self.config.load_timeout));
+            let (host, sessions, _) =
+                self.host(session, &model, (&copy.file(), label), rehearsal).await?;
+            self.driver.add_leg(stage, leg, config);
+            self.serve((stage, slots), (host, sessions), Vec::new(), &[], copy)
+        };
         if served.is_err() {
             self.driver.event(Event::StageRetired { stage });
         }

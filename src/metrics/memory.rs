@@ -23,7 +23,7 @@ fn bounded(root: &Path) -> Option<(u64, u64)> {
 }
 
 /// A line such as `MemTotal:  16306892 kB`, in bytes.
-pub(crate) fn kibibytes(text: &str, key: &str) -> Option<u64> {
+pub(super) fn kibibytes(text: &str, key: &str) -> Option<u64> {
     let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
     Some(value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }
