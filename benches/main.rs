@@ -32,7 +32,7 @@ use support::table::{Table, rate};
 
 type Bench = fn(Effort, &mut Table);
 
-const BENCHES: [(&str, Bench); 9] = [
+const BENCHES: [(&str, Bench); 10] = [
     ("latency", latency::bench),
     ("crossing", crossing::bench),
     ("hits", hits::bench),
