@@ -14,6 +14,7 @@ mod crossing;
 mod families;
 mod grid;
 mod hits;
+mod kept;
 mod latency;
 #[path = "../tests/it/machine/mod.rs"]
 mod machine;
@@ -37,6 +38,7 @@ const BENCHES: [(&str, Bench); 9] = [
     ("hits", hits::bench),
     ("scheduler", scheduler::bench),
     ("grid", grid::bench),
+    ("kept", kept::bench),
     ("memory", memory::bench),
     ("saturation", saturation::bench),
     ("batching", batching::bench),
