@@ -17,7 +17,7 @@ const REQUESTS: usize = 6_000;
 
 pub(crate) fn bench(effort: Effort, table: &mut Table) {
     let points = points(&SHARES, &REUSE, &LOADS, &HEADS);
-    let seeds: Vec<u64> = (1..=effort.rounds as u64).collect();
+    let seeds: Vec<u64> = (1..=effort.rounds as u64 / 2 + 1).collect();
     let requests = REQUESTS * effort.factor as usize;
     let all: Vec<(Point, Vec<Compared>)> = std::thread::scope(|scope| {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);

@@ -14,6 +14,7 @@ mod crossing;
 mod families;
 mod grid;
 mod hits;
+mod kept;
 mod latency;
 #[path = "../tests/it/machine/mod.rs"]
 mod machine;
@@ -31,12 +32,13 @@ use support::table::{Table, rate};
 
 type Bench = fn(Effort, &mut Table);
 
-const BENCHES: [(&str, Bench); 9] = [
+const BENCHES: [(&str, Bench); 10] = [
     ("latency", latency::bench),
     ("crossing", crossing::bench),
     ("hits", hits::bench),
     ("scheduler", scheduler::bench),
     ("grid", grid::bench),
+    ("kept", kept::bench),
     ("memory", memory::bench),
     ("saturation", saturation::bench),
     ("batching", batching::bench),

@@ -51,18 +51,9 @@ impl PrivateCopy {
     /// # Errors
     /// A sentence, when the file ends before them or cannot be read.
     pub fn weights(&self, data: &ExternalData) -> Result<Bytes, String> {
-        let read = || {
-            let file = File::open(self.0.path().join(&data.location))?;
-            let left = file.metadata()?.len().saturating_sub(data.offset);
-            let length = data.length.unwrap_or(left);
-            if length > left {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-            file.read_exact_at(&mut bytes, data.offset)?;
-            Ok(Bytes::from(bytes))
-        };
-        read().map_err(|error: io::Error| format!("external data '{}': {error}", data.location))
+        let file = File::open(self.0.path().join(&data.location));
+        let bytes = file.and_then(|file| external(&file, data));
+        bytes.map_err(|error| format!("external data '{}': {error}", data.location))
     }
 
     /// What the search for families needs.
@@ -70,6 +61,21 @@ impl PrivateCopy {
         let sketch = family::sketch(model, &|data| self.weights(data));
         sketch.map_err(|reason| reason.to_string())
     }
+}
+
+/// The bytes of an external tensor in the file that holds them.
+///
+/// # Errors
+/// When the file ends before them or cannot be read.
+pub fn external(file: &File, data: &ExternalData) -> io::Result<Bytes> {
+    let left = file.metadata()?.len().saturating_sub(data.offset);
+    let length = data.length.unwrap_or(left);
+    if length > left {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+    file.read_exact_at(&mut bytes, data.offset)?;
+    Ok(Bytes::from(bytes))
 }
 
 /// A model as it was copied.

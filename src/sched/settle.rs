@@ -20,7 +20,11 @@ impl Scheduler {
         {
             stage.learn(class, batch_state.flights.len(), service);
         }
-        let mut rows = Vec::with_capacity(batch_state.flights.len());
+        let size = batch_state.flights.len();
+        let costs = self.stages.get(&batch_state.stage).map(|stage| &stage.costs);
+        let run = costs.and_then(|costs| costs.expected(size)).unwrap_or(service);
+        let cost = run / u32::try_from(size.max(1)).unwrap_or(u32::MAX);
+        let mut rows = Vec::with_capacity(size);
         let (mut answered, mut fed) = (Vec::new(), Vec::new());
         for flight in batch_state.flights {
             let Some(flight) = self.close(flight) else {
@@ -32,7 +36,7 @@ impl Scheduler {
                 Store::Answers => &mut self.answers,
                 Store::Bases => &mut self.bases,
             };
-            let kept = if flight.store { store.admit(flight.key, bytes) } else { None };
+            let kept = if flight.store { store.admit(flight.key, bytes, cost) } else { None };
             let keep = kept.map(|(slot, victims)| {
                 victims.into_iter().for_each(|victim| self.evict(victim, &mut rows));
                 slot

@@ -32,3 +32,11 @@ pub use content::Weights;
 pub use find::{Family, Found, Note, families};
 pub use sketch::{Sketch, sketch};
 pub use split::{Leg, Source, split};
+
+/// The digest of a base upon another: of everything from the inputs to its output.
+#[must_use]
+pub fn upon(below: &[u8; 32], own: &[u8; 32]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"graftd base on base 1\0").update(below).update(own);
+    *hasher.finalize().as_bytes()
+}

@@ -74,7 +74,7 @@ pub(crate) fn run(point: &Point, shape: &Shape, asks: &[Ask], policy: Policy) ->
     Outcome { rate: device.rate(answers), good: device.rate(in_time), ..device.outcome() }
 }
 
-fn key(stage: StageId, row: u64) -> RowKey {
+pub(super) fn key(stage: StageId, row: u64) -> RowKey {
     let mut draw = Draw(u64::from(stage.0) << 40 ^ row);
     let mut key = [0; 32];
     key.chunks_exact_mut(8).for_each(|word| word.copy_from_slice(&draw.next().to_le_bytes()));

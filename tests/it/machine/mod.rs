@@ -5,4 +5,5 @@
 
 pub(crate) mod device;
 pub(crate) mod grid;
+pub(crate) mod kept;
 pub(crate) mod trace;

@@ -1,10 +1,12 @@
-//! The learned choice between base and whole, held against both fixed ones on a clock of its own.
+//! What the scheduler decides about bases, held against simpler rules on a clock of its own.
 //!
-//! A thinned grid in short runs; `make bench` prints the whole one.
+//! A thinned grid and a short trace; `make bench` prints the whole tables.
 
 use crate::machine::device::run;
 use crate::machine::grid::{compare, points};
+use crate::machine::kept;
 use crate::machine::trace::{Point, Shape, USUAL, trace};
+use graftd::sched::event::Store;
 use graftd::sched::reuse::Policy;
 
 /// What the learned choice may cost over the better fixed one.
@@ -39,4 +41,19 @@ fn a_base_that_was_slow_for_a_while_is_taken_again() {
     let slowed = Shape { slowed_ns: asks[2_000].at_ns, ..USUAL };
     let routes = run(&point, &slowed, &asks, Policy::Auto).routes;
     assert!(routes.recompute > routes.whole, "{routes:?}");
+}
+
+#[test]
+fn base_outputs_kept_by_what_they_save_save_more_than_by_sieve_or_by_age() {
+    let asks = kept::asks(60_000, 1);
+    // About a fiftieth of what all popular rows would take.
+    let budget = 3 << 20;
+    let by_worth = kept::saved(&asks, &mut kept::index(Store::Bases, budget));
+    let by_sieve = kept::saved(&asks, &mut kept::index(Store::Answers, budget));
+    let by_age = kept::saved(&asks, &mut kept::lru(budget));
+    println!(
+        "saved of the compute: {by_worth:.3} by worth, {by_sieve:.3} by SIEVE, {by_age:.3} by age"
+    );
+    assert!(by_worth > 1.25 * by_age, "{by_worth} to {by_age}");
+    assert!(by_worth > 1.03 * by_sieve, "{by_worth} to {by_sieve}");
 }

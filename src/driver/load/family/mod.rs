@@ -150,7 +150,7 @@ impl Loader {
         let mut bases = Vec::new();
         for (leg, bytes_per_row) in legs.into_iter().zip(&cuts.bytes_per_row) {
             let inner = !bases.is_empty();
-            let digest = if inner { over(&below, &leg.digest) } else { leg.digest };
+            let digest = if inner { family::upon(&below, &leg.digest) } else { leg.digest };
             let mut reads: Vec<usize> = leg.inputs.iter().filter_map(request_input).collect();
             let known = state.bases.get(&digest).copied();
             let base = match known {
@@ -327,13 +327,6 @@ fn request_input(source: &family::Source) -> Option<usize> {
         family::Source::Request(number) => Some(number),
         family::Source::Below(_) => None,
     }
-}
-
-/// The digest of a base upon another.
-fn over(below: &BaseDigest, own: &[u8; 32]) -> BaseDigest {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(b"graftd base on base 1\0").update(below).update(own);
-    *hasher.finalize().as_bytes()
 }
 
 /// Adds the cuts of every member of a family, and then of those inside it.

@@ -1,6 +1,8 @@
 //! `graftd inspect`: what is known of a model, asked of a daemon or read from a file.
 //!
-//! Families of models that share a base get their place here, beside the single model.
+//! Of several files it also says which of them share a base.
+
+mod files;
 
 use super::client::{Client, model_path};
 use super::exit::Failure;
@@ -17,10 +19,12 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "\
 Examples:
   graftd inspect iris
-  graftd inspect models/iris/1/model.onnx --json")]
+  graftd inspect models/iris/1/model.onnx --json
+  graftd inspect models/               the families among all models below
+  graftd inspect models/ --dot | dot -Tsvg > families.svg")]
 pub struct InspectArgs {
-    /// Models of a daemon, or .onnx files (anything that ends in .onnx or holds a /)
-    #[arg(value_name = "MODEL|FILE", required = true)]
+    /// Models of a daemon, or .onnx files and folders of them (anything that ends in .onnx or holds a /)
+    #[arg(value_name = "MODEL|FILE|DIR", required = true)]
     pub what: Vec<String>,
     /// Version of the model [default: the newest that answers]
     #[arg(long, value_name = "V")]
@@ -31,6 +35,9 @@ pub struct InspectArgs {
     /// Print one JSON object for each, a line each
     #[arg(long)]
     pub json: bool,
+    /// Print the families among files as a graph for Graphviz, and nothing else
+    #[arg(long, conflicts_with = "json")]
+    pub dot: bool,
 }
 
 /// Writes what is known of each model to `out`.
@@ -39,7 +46,19 @@ pub struct InspectArgs {
 /// The first that cannot be read, or that the daemon does not know.
 pub async fn inspect(args: &InspectArgs, out: &mut impl Write) -> Result<(), Failure> {
     let mut client = None;
+    let mut models = Vec::new();
     for what in &args.what {
+        if Path::new(what).is_dir() && is_file(what) {
+            let below = files::below(Path::new(what));
+            models.extend(below.map_err(|error| format!("{what}: {error}"))?);
+            continue;
+        }
+        if is_file(what) {
+            models.push(PathBuf::from(what));
+        }
+        if args.dot {
+            continue;
+        }
         let facts = if is_file(what) {
             file(Path::new(what)).map_err(|why| format!("{what}: {why}"))?
         } else {
@@ -51,6 +70,14 @@ pub async fn inspect(args: &InspectArgs, out: &mut impl Write) -> Result<(), Fai
         };
         table::print(out, |out| {
             if args.json { writeln!(out, "{facts}") } else { show(out, what, &facts, 0) }
+        })?;
+    }
+    if args.dot || models.len() > 1 {
+        let families = files::families(&models);
+        table::print(out, |out| match (args.dot, args.json) {
+            (true, _) => families.dot(out),
+            (_, true) => writeln!(out, "{}", families.json()),
+            _ => families.draw(out),
         })?;
     }
     Ok(())
@@ -177,7 +204,7 @@ mod tests {
     async fn a_file_is_judged_without_a_daemon() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/iris/1/model.onnx");
         let (what, socket) = (vec![path.to_owned()], PathBuf::from("/nowhere"));
-        let mut args = InspectArgs { what, version: None, socket, json: true };
+        let mut args = InspectArgs { what, version: None, socket, json: true, dot: false };
         let mut out = Vec::new();
         inspect(&args, &mut out).await.unwrap();
         let facts: Value = serde_json::from_slice(&out).unwrap();
