@@ -73,7 +73,7 @@ pub async fn control(
     let versions: Vec<&Entry> = index.iter().filter(|entry| entry.name == args.model).collect();
     Ok(table::print(out, |out| {
         if versions.is_empty() {
-            return writeln!(out, "{} is served no longer", args.model);
+            return writeln!(out, "{} is not served", args.model);
         }
         versions.iter().try_for_each(|Entry { name, version, state, reason }| {
             let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };

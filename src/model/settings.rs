@@ -130,11 +130,9 @@ pub fn strangers(set: &BTreeMap<String, Settings>, known: &BTreeSet<&str>) -> Ve
     let more = if known.len() > SHOWN_MAX { " and others" } else { "" };
     let hint = |name: &str| match text::meant(name, known.iter().copied()) {
         Some(near) => format!("did you mean {}?", text::name(near)),
-        None if known.is_empty() => {
-            "there is none yet; add it, or leave the setting out".to_owned()
-        }
+        None if known.is_empty() => "it has none yet: add it, or leave the setting out".to_owned(),
         None => format!(
-            "there are {}{more}; add it, or leave the setting out",
+            "it has {}{more}: correct the name, or leave the setting out",
             text::name(&shown.join(", "))
         ),
     };
@@ -184,8 +182,8 @@ mod tests {
         assert!(told("mpl", &known).ends_with(
             "--set mpl.* is for a model that the directory does not have; did you mean mlp?"
         ));
-        assert!(told("bert", &known).contains("there are iris, mlp; add it"));
-        assert!(told("bert", &BTreeSet::new()).contains("there is none yet"));
+        assert!(told("bert", &known).contains("it has iris, mlp: correct"));
+        assert!(told("bert", &BTreeSet::new()).contains("it has none yet"));
     }
 
     #[test]

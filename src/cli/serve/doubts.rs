@@ -193,7 +193,7 @@ impl ServeArgs {
         let threads = set.threads.unwrap_or(self.running.threads);
         let sessions = set.sessions.unwrap_or(1);
         let timeout = set.timeout.map(|timeout| timeout.as_millis());
-        let timeout = timeout.unwrap_or(self.bounds.timeout_ms.into());
+        let timeout = timeout.unwrap_or_else(|| self.bounds.timeout_ms.into());
         let delay = set.queue_delay.unwrap_or_default().as_micros();
         let rows = set.batch_rows_max.unwrap_or(usize::MAX);
         let cores = machine.cores;

@@ -1,15 +1,14 @@
 //! `graftd check`: what would be served, and what is wrong with it.
 
-use super::{Ended, graftd};
+use super::{Ended, command, ended};
 use crate::serve::daemon::{Setup, fixtures, needs_runtime};
 
 /// `graftd check` over the models and the working folder of a setup.
 async fn check(setup: &Setup, more: &[&str]) -> Ended {
-    let (models, work) = (setup.models(), setup.beside("work"));
-    let models = models.to_str().expect("UTF-8");
-    let work = work.to_str().expect("UTF-8");
-    let arguments = [&["check", "--models", models, "--work-dir", work], more].concat();
-    graftd(&setup.socket(), &arguments).await
+    let mut verb = command(&setup.socket(), &[&["check"], more].concat());
+    // A flag counts over them.
+    verb.env("GRAFTD_MODELS", setup.models()).env("GRAFTD_WORK_DIR", setup.beside("work"));
+    ended(verb).await
 }
 
 fn rows(out: &str) -> Vec<Vec<&str>> {
@@ -84,7 +83,7 @@ async fn what_keeps_the_daemon_from_starting() {
     let table: &[(&[&str], &str)] = &[
         (&["--models", "/nowhere"], "problem: --models /nowhere: "),
         (&["--work-dir", file], "problem: --work-dir "),
-        (&["--onnxruntime", file], "problem: --onnxruntime "),
+        (&["--onnxruntime", "/nowhere/lib.so"], "problem: --onnxruntime /nowhere/lib.so: "),
     ];
     for (flags, expected) in table {
         let Ended { code, out, err } = check(&setup, flags).await;

@@ -3,6 +3,7 @@
 use super::stand_in::{Said, StandIn, stale};
 use super::{Ended, graftd};
 use std::path::Path;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// What asks a daemon.
 const ASKING: &[&[&str]] = &[
@@ -60,15 +61,17 @@ async fn a_socket_of_somebody_who_speaks_otherwise() {
     let socket = folder.path().join("other.sock");
     let listener = tokio::net::UnixListener::bind(&socket).expect("a new socket");
     tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
+        while let Ok((mut stream, _)) = listener.accept().await {
             // Whatever comes, the answer is not HTTP.
-            let _ = stream.readable().await;
-            let _ = stream.try_write(b"SSH-2.0-x\r\n");
+            let _ = stream.read(&mut [0; 4096]).await;
+            let _ = stream.write_all(b"SSH-2.0-x\r\n\r\n").await;
+            // Until the other side has had enough.
+            let _ = stream.read(&mut [0; 4096]).await;
         }
     });
     for arguments in ASKING {
         let sentence = ends(&socket, arguments, 69).await;
-        assert!(sentence.contains("is no daemon of ours"), "{arguments:?}: {sentence}");
+        assert!(sentence.contains("does not speak HTTP"), "{arguments:?}: {sentence}");
     }
 }
 

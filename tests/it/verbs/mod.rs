@@ -33,7 +33,11 @@ fn command(socket: &Path, arguments: &[&str]) -> Command {
 
 /// Runs the program to its end.
 async fn graftd(socket: &Path, arguments: &[&str]) -> Ended {
-    let output = command(socket, arguments).output();
+    ended(command(socket, arguments)).await
+}
+
+async fn ended(mut command: Command) -> Ended {
+    let output = command.output();
     let output = soon("the verb's end", output).await.expect("the program starts");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }

@@ -22,8 +22,10 @@ fn says(path: &str) -> Said {
 async fn shows(late: &'static str, arguments: &[&str], line: &str) -> String {
     let daemon = StandIn::new(late, says);
     let (terminal, theirs) = Terminal::new();
-    let mut child = command(&daemon.socket(), arguments);
-    let child = child.env("TERM", "xterm").stderr(theirs).spawn().expect("the program starts");
+    let mut verb = command(&daemon.socket(), arguments);
+    let child = verb.env("TERM", "xterm").stderr(theirs).spawn().expect("the program starts");
+    // It holds the terminal open.
+    drop(verb);
     terminal.shows(line).await;
     daemon.let_go();
     let output = soon("the verb's end", child.wait_with_output()).await.expect("it ends");
