@@ -82,7 +82,10 @@ pub fn command() -> Command {
         arg.value_name("BOOL").hide_default_value(true).hide_possible_values(true)
     };
     let command = Cli::command().long_version(long_version());
-    let command = command.mut_subcommands(|verb| verb.mut_args(without_empty_variable));
+    // Names of variables are enough; their values stand behind an '=' that says nothing where there is none.
+    let command = command.mut_subcommands(|verb| {
+        verb.mut_args(|arg| without_empty_variable(arg).hide_env_values(true))
+    });
     let command = command.mut_subcommand("serve", |serve| serve.mut_args(switch));
     command.mut_subcommand("check", |check| check.mut_args(switch))
 }

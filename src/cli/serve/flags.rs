@@ -128,7 +128,7 @@ pub struct Sharing {
     #[arg(value_parser = batch_bytes)]
     pub batch_bytes: u64,
     /// A setting of one model: dedupe=on|off, cache=on|off, timeout_ms, max_batch_rows,
-    /// queue_delay_max_us, sessions or threads; may be given more than once
+    /// queue_delay_max_us, sessions, threads or sharing; may be given more than once
     #[arg(long, value_name = "MODEL.KEY=VALUE", env = "GRAFTD_SET", value_delimiter = ',')]
     pub set: Vec<Setting>,
     /// Run equal rows in flight each by itself
