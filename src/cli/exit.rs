@@ -4,6 +4,8 @@ use std::fmt;
 
 /// The exit codes, as `--help` lists them.
 pub const HELP: &str = "\
+To begin: graftd serve --models DIR, and in another shell graftd status.
+
 Exit codes: 0 done, 1 failed, 2 wrong usage, 69 no daemon there, 75 not now but perhaps later,
 78 a setting is wrong.";
 

@@ -3,7 +3,9 @@
 use super::client::{Answer, Client, HEADER_LENGTH, model_path};
 use super::exit::Failure;
 use super::{npy, show, table};
+use crate::progress::{Foot, LATE};
 use crate::tensor::{DataType, Shape, Tensor};
+use crate::text;
 use bytes::{Bytes, BytesMut};
 use clap::Args;
 use serde::Deserialize;
@@ -140,7 +142,11 @@ pub async fn infer(args: &InferArgs, out: &mut impl Write) -> Result<(), Failure
         Some(tail) => [&json[..], &tail].concat().into(),
         None => json.into(),
     };
-    let answer = client.post(&path("/infer"), length, body).await?.success()?;
+    let waiting = format!("waiting for '{}' to answer", text::name(&args.model));
+    let shown = Foot::of_stderr().show(LATE, move || waiting.clone());
+    let answer = client.post(&path("/infer"), length, body).await?.success();
+    drop(shown);
+    let answer = answer?;
     let written = if args.raw {
         out.write_all(&answer.body).and_then(|()| writeln!(out))
     } else {

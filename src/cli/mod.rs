@@ -1,5 +1,6 @@
 //! The verbs of the command line.
 
+pub mod check;
 pub mod client;
 pub mod control;
 pub mod exit;
@@ -32,6 +33,9 @@ pub enum Verb {
     /// Serve a directory of models
     #[command(after_help = serve::AFTER_HELP)]
     Serve(Box<serve::ServeArgs>),
+    /// Look at settings and models as a start would, and serve nothing
+    #[command(after_help = check::AFTER_HELP)]
+    Check(Box<serve::ServeArgs>),
     /// Ask a running daemon for one answer
     Infer(Box<infer::InferArgs>),
     /// Show how a running daemon is
@@ -60,6 +64,8 @@ pub enum Verb {
 pub enum Asked {
     /// To serve, with settings from flags, environment and file.
     Serve(Box<serve::Given>),
+    /// To look at what would be served.
+    Check(Box<serve::Given>),
     /// Anything else.
     Other(Verb),
 }
@@ -76,8 +82,12 @@ pub fn command() -> Command {
         arg.value_name("BOOL").hide_default_value(true).hide_possible_values(true)
     };
     let command = Cli::command().long_version(long_version());
-    let command = command.mut_subcommands(|verb| verb.mut_args(without_empty_variable));
-    command.mut_subcommand("serve", |serve| serve.mut_args(switch))
+    // Names of variables are enough; their values stand behind an '=' that says nothing where there is none.
+    let command = command.mut_subcommands(|verb| {
+        verb.mut_args(|arg| without_empty_variable(arg).hide_env_values(true))
+    });
+    let command = command.mut_subcommand("serve", |serve| serve.mut_args(switch));
+    command.mut_subcommand("check", |check| check.mut_args(switch))
 }
 
 /// A flag whose variable counts as unset where it is empty, as a service's environment file may have it.
@@ -98,10 +108,11 @@ fn set_variable(name: impl AsRef<OsStr>) -> Option<OsString> {
 /// What is wrong in the configuration file.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked, Failure> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let matches = command().get_matches_from(&arguments);
-    if let Some(("serve", typed)) = matches.subcommand() {
-        let given = serve::given(command(), &arguments, typed)?;
-        return Ok(Asked::Serve(Box::new(given)));
+    let command = command();
+    let matches = command.clone().get_matches_from(&arguments);
+    if let Some((verb @ ("serve" | "check"), typed)) = matches.subcommand() {
+        let given = Box::new(serve::given(command, verb, &arguments, typed)?);
+        return Ok(if verb == "serve" { Asked::Serve(given) } else { Asked::Check(given) });
     }
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     Ok(Asked::Other(cli.verb))

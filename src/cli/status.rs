@@ -10,6 +10,10 @@ use std::path::{Path, PathBuf};
 
 /// What `graftd status` takes.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+BATCH: rows of one batch at most. ANSWERED, FAILED: requests since the start; half of the answered
+took P50 at most, all but a hundredth P99. QUEUED: rows that wait. Below: what is in use now, of what
+its limit allows; kept rows are answers for requests to come, base bytes what shared bases keep.")]
 pub struct StatusArgs {
     /// Unix socket of the daemon
     #[arg(long, value_name = "PATH", env = "GRAFTD_SOCKET", default_value = "graftd.sock")]

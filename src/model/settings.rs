@@ -1,7 +1,8 @@
 //! What a user set for one model, over what holds for all.
 
 use crate::sched::reuse::Policy;
-use std::collections::BTreeMap;
+use crate::text;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -120,6 +121,29 @@ impl FromStr for Setting {
     }
 }
 
+/// A sentence for each model that has settings and is not among those that are known: most likely a slip of the
+/// finger.
+#[must_use]
+pub fn strangers(set: &BTreeMap<String, Settings>, known: &BTreeSet<&str>) -> Vec<String> {
+    const SHOWN_MAX: usize = 8;
+    let shown: Vec<&str> = known.iter().copied().take(SHOWN_MAX).collect();
+    let more = if known.len() > SHOWN_MAX { " and others" } else { "" };
+    let hint = |name: &str| match text::meant(name, known.iter().copied()) {
+        Some(near) => format!("did you mean {}?", text::name(near)),
+        None if known.is_empty() => "it has none yet: add it, or leave the setting out".to_owned(),
+        None => format!(
+            "it has {}{more}: correct the name, or leave the setting out",
+            text::name(&shown.join(", "))
+        ),
+    };
+    let strangers = set.keys().filter(|name| !known.contains(name.as_str()));
+    let sentence = |name: &String| {
+        let (quoted, hint) = (text::name(name), hint(name));
+        format!("--set {quoted}.* is for a model that the directory does not have; {hint}")
+    };
+    strangers.map(sentence).collect()
+}
+
 fn count(path: &str, number: u64) -> Result<usize, String> {
     let count = usize::try_from(number).ok().filter(|count| (1..=COUNT_MAX).contains(count));
     count.ok_or_else(|| format!("{path} is {number}; expected 1 to {COUNT_MAX}"))
@@ -148,6 +172,19 @@ pub fn by_model(settings: &[Setting]) -> BTreeMap<String, Settings> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_of_a_model_that_is_not_there_are_told_with_the_likely_one() {
+        let set = |name: &str| by_model(&[format!("{name}.cache=off").parse().unwrap()]);
+        let known = BTreeSet::from(["mlp", "iris"]);
+        assert!(strangers(&set("mlp"), &known).is_empty());
+        let told = |name: &str, known| strangers(&set(name), known).concat();
+        assert!(told("mpl", &known).ends_with(
+            "--set mpl.* is for a model that the directory does not have; did you mean mlp?"
+        ));
+        assert!(told("bert", &known).contains("it has iris, mlp: correct"));
+        assert!(told("bert", &BTreeSet::new()).contains("it has none yet"));
+    }
 
     #[test]
     fn settings_are_read_and_wrong_ones_say_what_is_allowed() {

@@ -15,7 +15,7 @@ pub struct IndexEntry {
     pub version: String,
     /// `READY`, `LOADING`, `UNLOADING` or `UNAVAILABLE`.
     pub state: &'static str,
-    /// Why it is unavailable, or why newer files are not served; empty where all is well.
+    /// How far a load is, why it is unavailable, or why newer files are not served; empty where all is well.
     pub reason: String,
 }
 
@@ -27,7 +27,7 @@ impl Repository {
         let entries = catalog.iter().map(|(name, version, state)| {
             let (state, reason) = match state {
                 State::Ready(_) => ("READY", self.problem(name, version).unwrap_or_default()),
-                State::Loading => ("LOADING", String::new()),
+                State::Loading => ("LOADING", self.step(name, version).to_owned()),
                 State::Unloading => ("UNLOADING", String::new()),
                 State::Absent(why) => ("UNAVAILABLE", (*why).to_owned()),
                 State::Unavailable(why) => ("UNAVAILABLE", why.clone()),

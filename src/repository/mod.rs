@@ -26,7 +26,7 @@ pub use served::Served;
 pub use watch::Watch;
 
 use crate::driver::Driver;
-use crate::driver::load::Loader;
+use crate::driver::load::{Loader, Loading};
 use crate::driver::pool::WorkerFacts;
 use crate::model::ModelSpec;
 use crate::model::scan::Refused;
@@ -110,6 +110,19 @@ impl Repository {
     #[must_use]
     pub fn workers(&self) -> Vec<WorkerFacts> {
         self.loader.workers()
+    }
+
+    /// What is being loaded, and how far it is.
+    #[must_use]
+    pub fn loading(&self) -> Loading {
+        self.loader.loading()
+    }
+
+    /// How far the load of a version is.
+    #[must_use]
+    pub fn step(&self, name: &str, version: u64) -> &'static str {
+        let step = self.loading().remove(&(name.to_owned(), version));
+        step.unwrap_or("waiting for its turn")
     }
 
     /// What is served now.

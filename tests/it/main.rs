@@ -17,4 +17,5 @@ mod serve;
 mod sim;
 mod storm;
 mod tidy;
+mod verbs;
 mod wire;

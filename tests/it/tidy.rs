@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const WORDS: &[&str] = &[
-    "clock", "digest", "error", "id", "logging", "proto", "reactor", "reflect", "request", "rows",
-    "tensor", "text", "time",
+    "clock", "digest", "error", "id", "logging", "progress", "proto", "reactor", "reflect",
+    "request", "rows", "tensor", "text", "time",
 ];
 
 /// Which module may name which others; a module may always name itself and the words.
@@ -19,7 +19,8 @@ fn layers() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("digest", vec!["id", "rows", "tensor"]),
         ("error", vec!["text"]),
         ("id", vec![]),
-        ("logging", vec![]),
+        ("logging", vec!["progress"]),
+        ("progress", vec![]),
         ("codec", vec![]),
         ("proto", vec!["codec"]),
         ("reactor", vec!["clock", "time"]),

@@ -4,6 +4,7 @@
 //! command line and the environment.
 
 use crate::model::settings::Setting;
+use crate::text;
 use clap::{Arg, ArgAction, Command, Error, error::ContextKind, error::ContextValue};
 use std::error::Error as _;
 use std::path::{Path, PathBuf};
@@ -169,12 +170,8 @@ fn unknown(key: &str, value: &DeValue<'_>, serve: &Command) -> String {
     }
     let keys = serve.get_arguments().filter(|arg| in_file(arg)).map(|arg| arg.get_id().as_str());
     let typed = key.replace('-', "_").to_lowercase();
-    let near = keys
-        .map(|known| (strsim::jaro_winkler(&typed, known), known))
-        .max_by(|one, other| one.0.total_cmp(&other.0))
-        .filter(|(likeness, _)| *likeness > 0.8);
-    let hint = match near {
-        Some((_, near)) => format!("did you mean {near}?"),
+    let hint = match text::meant(&typed, keys) {
+        Some(near) => format!("did you mean {near}?"),
         None if value.is_table() => {
             "settings stand at the top of the file, outside tables; only [model.NAME] is one".into()
         }

@@ -101,7 +101,8 @@ pub struct Running {
     #[arg(value_parser = ms_some)]
     pub watchdog_ms: u64,
     /// How long loading one model may take
-    #[arg(long, value_name = "S", env = "GRAFTD_LOAD_TIMEOUT_S", default_value_t = 300)]
+    #[arg(long, value_name = "S", env = "GRAFTD_LOAD_TIMEOUT_S", default_value = "300")]
+    #[arg(value_parser = seconds_some)]
     pub load_timeout_s: u64,
     /// Folder for private copies of models [default: graftd in the user's cache folder]
     #[arg(long, value_name = "DIR", env = "GRAFTD_WORK_DIR")]
@@ -127,7 +128,7 @@ pub struct Sharing {
     #[arg(value_parser = batch_bytes)]
     pub batch_bytes: u64,
     /// A setting of one model: dedupe=on|off, cache=on|off, timeout_ms, max_batch_rows,
-    /// queue_delay_max_us, sessions or threads; may be given more than once
+    /// queue_delay_max_us, sessions, threads or sharing; may be given more than once
     #[arg(long, value_name = "MODEL.KEY=VALUE", env = "GRAFTD_SET", value_delimiter = ',')]
     pub set: Vec<Setting>,
     /// Run equal rows in flight each by itself

@@ -20,26 +20,27 @@ pub struct Given {
 
 /// Puts `arguments`, which are all those of the program, together with the file they name.
 ///
-/// `typed` is what clap made of them without a file.
+/// `verb` is one that takes the arguments of `graftd serve`; `typed` is what clap made of them without a file.
 ///
 /// # Errors
 /// What is wrong in the file, with its line and what is allowed.
 pub fn given(
     command: Command,
+    verb: &str,
     arguments: &[OsString],
     typed: &ArgMatches,
 ) -> Result<Given, Failure> {
-    let missing = || Failure::from("serve has no arguments".to_owned());
-    let serve = command.find_subcommand("serve").cloned().ok_or_else(missing)?;
+    let missing = || Failure::from(format!("{verb} has no arguments"));
+    let serve = command.find_subcommand(verb).cloned().ok_or_else(missing)?;
     let named = typed.get_one::<PathBuf>("config").cloned();
     let file = match named.or_else(found) {
         Some(path) => File::read(&path, &serve).map_err(Failure::configuration)?,
         None => File::default(),
     };
-    let command = command.mut_subcommand("serve", |serve| file.apply(serve));
+    let command = command.mut_subcommand(verb, |serve| file.apply(serve));
     let wrong = |error: clap::Error| Failure::configuration(error.to_string());
     let matches = command.try_get_matches_from(arguments).map_err(wrong)?;
-    let matches = matches.subcommand_matches("serve").ok_or_else(missing)?;
+    let matches = matches.subcommand_matches(verb).ok_or_else(missing)?;
     let mut args = ServeArgs::from_arg_matches(matches).map_err(wrong)?;
     let shown = origin::shown(&serve, matches, &file);
     // The last one counts, so what was typed comes behind.

@@ -1,5 +1,6 @@
 //! `graftd serve`: from what was typed to a plan.
 
+mod doubts;
 mod file;
 mod flags;
 mod front;
@@ -71,6 +72,14 @@ impl ServeArgs {
     /// # Errors
     /// A sentence that says what is missing on this machine.
     pub fn plan(&self) -> Result<Plan, String> {
+        self.plan_with(runtime::find(self.running.onnxruntime.as_deref())?)
+    }
+
+    /// The same with this library for ONNX Runtime's, whether it is there or not.
+    ///
+    /// # Errors
+    /// A sentence that says which settings contradict each other.
+    pub fn plan_with(&self, library: PathBuf) -> Result<Plan, String> {
         let (places, bounds) = (&self.places, &self.bounds);
         Ok(Plan {
             repository: self.repository()?,
@@ -78,7 +87,7 @@ impl ServeArgs {
             listen: places.listen.clone(),
             work_dir: self.running.work_dir.clone().unwrap_or_else(work_dir),
             sched: self.sched(),
-            load: self.load()?,
+            load: self.load(library)?,
             access: self.doors.access(),
             policy: self.doors.policy(self.manners.limits()),
             regions: RegionLimits {
@@ -130,7 +139,7 @@ impl ServeArgs {
         }
     }
 
-    fn load(&self) -> Result<LoadConfig, String> {
+    fn load(&self, library: PathBuf) -> Result<LoadConfig, String> {
         let Self { running, sharing, .. } = self;
         let mut preferred = sharing.preferred_batch_rows.clone();
         preferred.sort_unstable();
@@ -139,7 +148,7 @@ impl ServeArgs {
         Ok(LoadConfig {
             program: std::env::current_exe()
                 .map_err(|error| format!("cannot find our own program: {error}"))?,
-            library: runtime::find(running.onnxruntime.as_deref())?,
+            library,
             session: SessionOptions {
                 provider: running.provider,
                 fallback_cpu: running.fallback_cpu,

@@ -41,7 +41,7 @@ fn with_file(text: &str, flags: &[&str]) -> Result<Given, Failure> {
     let arguments: Vec<OsString> =
         arguments.into_iter().chain([path.into()]).chain(flags).collect();
     let typed = cli::command().try_get_matches_from(&arguments).unwrap();
-    given(cli::command(), &arguments, typed.subcommand_matches("serve").unwrap())
+    given(cli::command(), "serve", &arguments, typed.subcommand_matches("serve").unwrap())
 }
 
 #[test]

@@ -1,17 +1,22 @@
 //! From a file to warm sessions: copy, judge, start, probe, measure, and only then serve.
 
 mod background;
+mod check;
 mod family;
 mod measure;
 mod own;
 mod padding;
 mod rehearsal;
+mod steps;
 mod trial;
 mod warm;
 
 use background::{background, foreground};
+pub use check::{Checked, check};
 use own::Own;
 pub(super) use rehearsal::Rehearsal;
+pub use steps::Loading;
+use steps::{Step, Steps};
 use trial::{Probed, probe_model, unprobed};
 
 use super::Driver;
@@ -98,6 +103,7 @@ pub struct Loader {
     /// What families may need of the models that are served, by their stage.
     materials: Mutex<BTreeMap<StageId, Arc<family::Material>>>,
     families: tokio::sync::Mutex<family::State>,
+    steps: Steps,
 }
 
 impl std::fmt::Debug for Loader {
@@ -124,6 +130,7 @@ impl Loader {
             stages: AtomicU32::new(0),
             materials: Mutex::default(),
             families: tokio::sync::Mutex::default(),
+            steps: Steps::default(),
         }
     }
 
@@ -131,6 +138,12 @@ impl Loader {
     #[must_use]
     pub fn workers(&self) -> Vec<WorkerFacts> {
         self.pools.workers()
+    }
+
+    /// What is being loaded, and how far it is.
+    #[must_use]
+    pub fn loading(&self) -> Loading {
+        self.steps.now()
     }
 
     /// A new folder beside the private copies; it goes when it is dropped.
@@ -150,6 +163,7 @@ impl Loader {
         found: &Found,
         current: Option<&ModelSpec>,
     ) -> Result<Option<ModelSpec>, String> {
+        let step = self.steps.begin(&found.name, found.version);
         // Not in place: worker processes die with the thread that started them, and a runtime's thread
         // that blocks in place may end up as one that is let go.
         let (stash, version) = (self.stash.clone(), found.clone());
@@ -160,7 +174,7 @@ impl Loader {
         if current.is_some_and(same) {
             return Ok(None);
         }
-        self.bring_up(found, &own, stashed).await.map(Some)
+        self.bring_up(found, &own, stashed, &step).await.map(Some)
     }
 
     async fn bring_up(
@@ -168,6 +182,7 @@ impl Loader {
         found: &Found,
         own: &Own,
         stashed: Stashed,
+        step: &Step,
     ) -> Result<ModelSpec, String> {
         let Stashed { copy, model, .. } = &stashed;
         let label = format!("{}:{}", found.name, found.version);
@@ -177,11 +192,13 @@ impl Loader {
         for note in own.notes() {
             tracing::warn!("model {label}: its settings say what means nothing here: {note}");
         }
+        step.at("starting sessions");
         let rehearsal = Arc::new(Rehearsal::new(self.config.load_timeout));
         let begun = self.driver.clock().now();
         let (mut host, sessions, mut lanes) =
             self.host(&own.session, model, (&copy.file(), &label), rehearsal.clone()).await?;
         let rise = self.driver.clock().now().since(begun);
+        step.at("trying rows");
         let mut probed = probe_model(model, &own.fitted, &rehearsal, lanes[0].as_ref()).await;
         if let Host::Worker(worker, config) = &host
             && worker.0.has_ended()
@@ -198,6 +215,7 @@ impl Loader {
             host = Host::Worker(Box::new(worker), config);
         }
         let padding = padding::tried(own, &probed, &rehearsal, lanes[0].as_ref()).await?;
+        step.at("measuring batches");
         let times = self.measure(own, &probed, &rehearsal, lanes[0].as_ref()).await;
         let stage = StageId(self.stages.fetch_add(1, Ordering::Relaxed));
         let mut spec = self.spec(found, stage, own, model, &probed, &times, &host);
@@ -208,6 +226,7 @@ impl Loader {
         let config = self.stage_config(&spec, &times);
         spec.config = Arc::new(effective(own.setup.config.as_ref(), &loaded(own, &spec, &config)));
         let warm = warm::plans(&probed, &spec, &times, config.batch_rows_max);
+        step.at("warming up");
         for lane in &lanes {
             for plan in &warm {
                 // What could be tried was tried above; a warm-up that fails now is no reason to refuse.

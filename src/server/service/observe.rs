@@ -115,7 +115,10 @@ impl Service {
         let bare = ModelStatus { name: name.to_owned(), version, ..ModelStatus::default() };
         match state {
             State::Ready(spec) => self.ready_status(bare, spec),
-            State::Loading => ModelStatus { state: "loading".to_owned(), ..bare },
+            State::Loading => {
+                let reason = self.repository.step(name, version).to_owned();
+                ModelStatus { state: "loading".to_owned(), reason, ..bare }
+            }
             State::Unloading => ModelStatus { state: "unloading".to_owned(), ..bare },
             State::Absent(why) => {
                 ModelStatus { state: "absent".to_owned(), reason: (*why).to_owned(), ..bare }

@@ -42,7 +42,7 @@ pub struct ModelStatus {
     pub version: u64,
     /// `ready`, `loading` or `unavailable`.
     pub state: String,
-    /// Why it is unavailable; else empty.
+    /// Why it is unavailable, or how far its load is; else empty.
     pub reason: String,
     /// What was found at load, such as whether its rows are independent, by `graftd.rows` and other keys.
     pub findings: BTreeMap<String, String>,

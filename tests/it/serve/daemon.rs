@@ -7,6 +7,7 @@ use crate::daemon::process::{self, Process};
 use graftd::cli::client::Client;
 use graftd::engine::runtime::PINNED_VERSION;
 use rustix::process::Signal;
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -74,6 +75,8 @@ pub(crate) struct Setup {
     models: Option<PathBuf>,
     flags: Vec<String>,
     under: Vec<String>,
+    variables: Vec<(String, String)>,
+    terminal: Option<File>,
 }
 
 impl Setup {
@@ -81,7 +84,14 @@ impl Setup {
     pub(crate) fn new(fixtures: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         std::fs::create_dir(folder.path().join("models")).expect("a new folder");
-        let setup = Self { folder, models: None, flags: Vec::new(), under: Vec::new() };
+        let setup = Self {
+            folder,
+            models: None,
+            flags: Vec::new(),
+            under: Vec::new(),
+            variables: Vec::new(),
+            terminal: None,
+        };
         fixtures.iter().for_each(|name| setup.add(name, name));
         setup
     }
@@ -95,6 +105,18 @@ impl Setup {
     /// More flags for `graftd serve`.
     pub(crate) fn flags(mut self, flags: &[&str]) -> Self {
         self.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
+        self
+    }
+
+    /// One more variable of the environment.
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Gives the daemon this terminal as its standard error; nothing is known of its log then.
+    pub(crate) fn on_terminal(mut self, terminal: File) -> Self {
+        self.terminal = Some(terminal);
         self
     }
 
@@ -126,27 +148,31 @@ impl Setup {
     }
 
     /// Starts the daemon without waiting for it.
-    pub(crate) fn spawn(self) -> Starting {
+    pub(crate) fn spawn(mut self) -> Starting {
         let words = self.under.iter().map(String::as_str).chain([PROGRAM]).collect::<Vec<_>>();
         let mut child = Command::new(words[0]);
         child.args(&words[1..]);
         for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("GRAFTD_")) {
             child.env_remove(variable);
         }
-        child.env_remove("ORT_DYLIB_PATH").env("RUST_LOG", "info");
+        child.env_remove("ORT_DYLIB_PATH").env_remove("NOTIFY_SOCKET").env("RUST_LOG", "info");
+        child.envs(self.variables.iter().cloned());
         // Nor must the settings that the tester keeps in a file.
         child.env("GRAFTD_CONFIG", "/dev/null");
         // No test here is about runs that hang, and on a busy machine a run may take any time.
         child.env("GRAFTD_WATCHDOG_MS", "3600000");
         child.arg("serve").arg("--models").arg(self.models()).arg("--socket").arg(self.socket());
         child.arg("--work-dir").arg(self.beside("work")).args(&self.flags);
-        child.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        child.stdin(Stdio::null()).stdout(Stdio::piped());
+        child.stderr(self.terminal.take().map_or_else(Stdio::piped, Stdio::from));
         let mut child = child.kill_on_drop(true).spawn().expect("the program starts");
         let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
-        let mut stderr = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+        let stderr = child.stderr.take();
         let log = Arc::new(Log::default());
         let writer = log.clone();
         tokio::spawn(async move {
+            let Some(stderr) = stderr else { return };
+            let mut stderr = BufReader::new(stderr).lines();
             while let Ok(Some(line)) = stderr.next_line().await {
                 writer.lines.lock().expect("no panic under it").push(line);
                 writer.grew.notify_waiters();
