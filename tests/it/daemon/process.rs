@@ -33,6 +33,23 @@ impl Process {
         let _ = kill_process(Pid::from_raw(self.pid).unwrap(), signal);
     }
 
+    /// Stops all its threads, and returns once they stand still: the signal alone says only that they will.
+    pub(crate) fn stop(&self) {
+        self.signal(Signal::STOP);
+        let stands = |stat: String| {
+            let state = stat.rsplit_once(") ").map(|(_, rest)| rest.starts_with('T'));
+            state.unwrap_or(true)
+        };
+        let moving = || {
+            let threads = fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten();
+            let stats = threads.flatten().map(|it| fs::read_to_string(it.path().join("stat")));
+            stats.flatten().any(|stat| !stands(stat))
+        };
+        while moving() {
+            std::thread::yield_now();
+        }
+    }
+
     /// Waits for the end of the process and says whether it came within the time.
     pub(crate) fn ended_within(&self, seconds: i64) -> bool {
         let mut watched = [PollFd::new(&self.handle, PollFlags::IN)];

@@ -209,7 +209,7 @@ impl Daemon {
     /// Makes all workers stand still, so that what runs takes as long as a test wants.
     pub(crate) fn hold(&self) -> Held {
         let workers = self.workers();
-        workers.iter().for_each(|worker| worker.signal(Signal::STOP));
+        workers.iter().for_each(Process::stop);
         Held(workers)
     }
 
