@@ -63,4 +63,9 @@ impl Compared {
         let fixed = self.objective(&self.always).max(self.objective(&self.never));
         fixed / self.objective(&self.auto)
     }
+
+    /// The mean time to an answer over that of the better fixed choice, whatever the load.
+    pub(crate) fn mean_to_best(&self) -> f64 {
+        self.auto.mean / self.always.mean.min(self.never.mean)
+    }
 }
