@@ -3,6 +3,7 @@
 //! Of several files it also says which of them share a base.
 
 mod files;
+mod tree;
 
 use super::client::{Client, model_path};
 use super::exit::Failure;
@@ -75,9 +76,9 @@ pub async fn inspect(args: &InspectArgs, out: &mut impl Write) -> Result<(), Fai
     if args.dot || models.len() > 1 {
         let families = files::families(&models);
         table::print(out, |out| match (args.dot, args.json) {
-            (true, _) => families.dot(out),
-            (_, true) => writeln!(out, "{}", families.json()),
-            _ => families.draw(out),
+            (true, _) => tree::dot(&families, out),
+            (_, true) => writeln!(out, "{}", json!(families)),
+            _ => tree::draw(&families, out),
         })?;
     }
     Ok(())
