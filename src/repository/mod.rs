@@ -26,7 +26,7 @@ pub use served::Served;
 pub use watch::Watch;
 
 use crate::driver::Driver;
-use crate::driver::load::Loader;
+use crate::driver::load::{FamilyFacts, Loader};
 use crate::driver::pool::WorkerFacts;
 use crate::model::ModelSpec;
 use crate::model::scan::Refused;
@@ -110,6 +110,12 @@ impl Repository {
     #[must_use]
     pub fn workers(&self) -> Vec<WorkerFacts> {
         self.loader.workers()
+    }
+
+    /// Which of the models that are served share bases.
+    #[must_use]
+    pub fn families(&self) -> FamilyFacts {
+        self.loader.families()
     }
 
     /// What is served now.

@@ -70,7 +70,10 @@ fn about(head: &Head) -> Vec<String> {
         (0, 0) => None,
         (own, whole) => Some(format!("head of {} instead of {}", size(own), size(whole))),
     };
-    let difference = head.difference.map(|most| format!("differs from the whole by {most:.1e}"));
+    let difference = head.difference.map(|most| match most > 0.0 {
+        true => format!("differs from the whole by {most:.1e}"),
+        false => "answers as the whole does".to_owned(),
+    });
     let rests = head.rests.then(|| "the whole rests".to_owned());
     [sizes, difference, rests].into_iter().flatten().collect()
 }

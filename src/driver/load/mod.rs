@@ -10,6 +10,7 @@ mod trial;
 mod warm;
 
 use background::{background, foreground};
+pub use family::{BaseFacts, FamilyFacts, MemberFacts};
 use own::Own;
 pub(super) use rehearsal::Rehearsal;
 use trial::{Probed, probe_model, unprobed};
@@ -98,6 +99,10 @@ pub struct Loader {
     /// What families may need of the models that are served, by their stage.
     materials: Mutex<BTreeMap<StageId, Arc<family::Material>>>,
     families: tokio::sync::Mutex<family::State>,
+    /// Why models that are served can be in no family, by their stage.
+    unfit: Mutex<BTreeMap<StageId, String>>,
+    /// What is told of families.
+    told: Mutex<family::Told>,
 }
 
 impl std::fmt::Debug for Loader {
@@ -124,6 +129,8 @@ impl Loader {
             stages: AtomicU32::new(0),
             materials: Mutex::default(),
             families: tokio::sync::Mutex::default(),
+            unfit: Mutex::default(),
+            told: Mutex::default(),
         }
     }
 

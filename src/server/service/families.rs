@@ -1,5 +1,8 @@
 //! Models that share a base, as `GET /v2/graftd/families` tells of those served and `graftd inspect` of files.
 
+use super::Service;
+use crate::digest::StageDigest;
+use crate::driver::load::{FamilyFacts, MemberFacts};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -79,6 +82,21 @@ pub struct Left {
     pub why: String,
 }
 
+impl Families {
+    /// The families of one model, or of one version of it, and why else it is in none.
+    #[must_use]
+    pub fn of(mut self, model: &str, version: Option<&str>) -> Self {
+        let is_it = |label: &str| {
+            label.rsplit_once(':').is_some_and(|(name, number)| {
+                name == model && version.is_none_or(|version| version == number)
+            })
+        };
+        self.families.retain(|base| base.shares.keys().any(|label| is_it(label)));
+        self.left.retain(|left| left.members.iter().any(|label| is_it(label)));
+        self
+    }
+}
+
 impl Base {
     /// This base's heads, and those of all bases above it.
     #[must_use]
@@ -92,5 +110,61 @@ impl Base {
     pub fn all_bytes(&self) -> u64 {
         let heads: u64 = self.heads.iter().map(|head| head.bytes).sum();
         self.bases.iter().map(Self::all_bytes).fold(self.bytes + heads, u64::saturating_add)
+    }
+}
+
+impl Service {
+    /// Which of the models that are served share what.
+    #[must_use]
+    pub fn families(&self) -> Families {
+        let FamilyFacts { members, left } = self.repository.families();
+        let all: Vec<&MemberFacts> = members.iter().collect();
+        let mut families = bases(&all, 0);
+        for family in &mut families {
+            let heads = family.all_heads();
+            let wholes = heads.iter().map(|head| head.whole_bytes).sum();
+            let rest: u64 = heads.iter().filter(|it| it.rests).map(|head| head.whole_bytes).sum();
+            let shared = family.all_bytes();
+            family.total = Some(Total { wholes, shared, saved: rest.saturating_sub(shared) });
+        }
+        let left = left.into_iter().map(|(model, why)| Left { members: vec![model], why });
+        Families { families, left: left.collect() }
+    }
+}
+
+/// The bases so far up on the ways of these, each with what stands on it.
+fn bases(members: &[&MemberFacts], depth: usize) -> Vec<Base> {
+    let mut by_base: BTreeMap<StageDigest, Vec<&MemberFacts>> = BTreeMap::new();
+    for member in members {
+        if let Some(base) = member.bases.get(depth) {
+            by_base.entry(base.digest).or_default().push(member);
+        }
+    }
+    let base = |members: Vec<&MemberFacts>| {
+        let facts = members.first()?.bases.get(depth)?;
+        let share = |it: &&MemberFacts| Some((it.label.clone(), it.bases.get(depth)?.share));
+        let last = members.iter().filter(|member| member.bases.len() == depth + 1);
+        Some(Base {
+            base: facts.digest.to_string(),
+            nodes: facts.nodes,
+            parameters: facts.parameters,
+            bytes: facts.bytes,
+            bytes_per_row: facts.bytes_per_row,
+            shares: members.iter().filter_map(share).collect(),
+            heads: last.map(|member| head(member)).collect(),
+            bases: bases(&members, depth + 1),
+            total: None,
+        })
+    };
+    by_base.into_values().filter_map(base).collect()
+}
+
+fn head(member: &MemberFacts) -> Head {
+    Head {
+        model: member.label.clone(),
+        bytes: member.head_bytes,
+        whole_bytes: member.whole_bytes,
+        rests: member.rests,
+        difference: Some(member.difference),
     }
 }

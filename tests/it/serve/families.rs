@@ -1,7 +1,7 @@
 //! Models that share their lower layers: found by themselves, run once, and let go without anybody noticing.
 
 use super::ask::{Ask, Form, fp32, singles};
-use super::daemon::{Daemon, Setup, needs_runtime};
+use super::daemon::{Daemon, Setup, needs_runtime, soon};
 use crate::daemon::process::Process;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -76,6 +76,51 @@ async fn families_among_files_are_shown_without_a_daemon() {
     let text = inspected(&[left, right, far, "--dot"]).await;
     assert!(text.starts_with("digraph families {") && text.ends_with("}\n"), "{text}");
     assert!(text.contains("\"model kin_far\" -> \"base "), "{text}");
+}
+
+#[tokio::test]
+async fn what_is_served_is_shown_with_its_proof_and_why_others_are_left_whole() {
+    needs_runtime!();
+    let setup = Setup::new(&[&KIN[..], &["mlp", "div"]].concat());
+    let flags = ["--sharing", "always", "--set", "div.sharing=never"];
+    let daemon = setup.flags(&flags).start().await;
+    for model in KIN {
+        daemon.logged(&format!("{model}:1: the whole model rests"), 0).await;
+    }
+    let socket = daemon.setup.socket().display().to_string();
+    // What is told follows what is logged.
+    let found = soon("three models to rest", async {
+        loop {
+            let text = inspected(&["--socket", &socket, "--json"]).await;
+            let found: Value = serde_json::from_str(&text).expect("JSON");
+            if text.matches("\"rests\":true").count() == KIN.len() {
+                break found;
+            }
+        }
+    })
+    .await;
+    let [family] = &found["families"].as_array().expect("families")[..] else { panic!("{found}") };
+    assert_eq!(heads(family), ["kin_far:1"]);
+    let inner = &family["bases"][0];
+    assert_eq!(heads(inner), ["kin_left:1", "kin_right:1"]);
+    assert_eq!(family["parameters"], 2 * (64 * 64 + 64));
+    for head in inner["heads"].as_array().expect("heads") {
+        assert!(head["difference"].as_f64().is_some_and(|most| most < 1e-3), "{head}");
+        assert_eq!(head["rests"], true);
+        assert!(head["whole_bytes"].as_u64() > Some(0), "{head}");
+    }
+    let left = found["left"].as_array().expect("left");
+    let reason = |model: &str| {
+        let one = left.iter().find(|one| one["members"][0] == model).expect("a reason");
+        one["why"].as_str().expect("a sentence")
+    };
+    assert_eq!(reason("mlp:1"), "it has nothing large enough in common with another");
+    assert_eq!(reason("div:1"), "its sharing setting says never");
+    let text = inspected(&["--socket", &socket, "kin_left"]).await;
+    assert!(text.contains("\n│  └─ kin_right:1: "), "{text}");
+    assert!(text.contains(", the whole rests\n") && !text.contains("mlp"), "{text}");
+    let text = inspected(&["--socket", &socket, "--dot"]).await;
+    assert!(text.contains("\"model kin_far:1\" -> \"base "), "{text}");
 }
 
 #[tokio::test]
