@@ -71,6 +71,9 @@ struct Cuts {
     levels: Vec<Level>,
 }
 
+/// The members that are to have a way, with their cuts.
+type Wanted = BTreeMap<StageId, (Arc<Material>, Cuts)>;
+
 /// What was found of one base on a member's way.
 #[derive(Clone, Copy, Debug)]
 struct Level {
@@ -171,7 +174,7 @@ impl Loader {
     fn wanted(
         &self,
         live: &BTreeMap<StageId, &Arc<ModelSpec>>,
-    ) -> (BTreeMap<StageId, (Arc<Material>, Cuts)>, BTreeMap<StageId, String>) {
+    ) -> (Wanted, BTreeMap<StageId, String>) {
         let materials: Vec<(StageId, Arc<Material>)> = self
             .materials
             .lock()
