@@ -14,6 +14,7 @@ use crate::server::regions::{RegionLimits, Regions};
 use crate::server::service::Service;
 use crate::server::socket::{Access, SocketFile};
 use crate::server::{Front, Policy};
+use crate::text;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use sd_notify::{NotifyState, notify};
@@ -168,7 +169,7 @@ impl Daemon {
                 _ = interrupt.recv() => break,
                 Some(()) = scans.next(), if !scans.is_empty() => {
                     if scans.is_empty() {
-                        tell_supervisor(&[NotifyState::Ready, NotifyState::Status(&self.greeting())]);
+                        tell_supervisor(&[NotifyState::Ready], &self.greeting());
                     }
                 }
                 // One that still loads a large model is no reason not to look at the others.
@@ -177,7 +178,7 @@ impl Daemon {
                     scans.push(Box::pin(self.scan_again()));
                 }
                 _ = status.tick(), if !scans.is_empty() => {
-                    tell_supervisor(&[NotifyState::Status(&so_far(&self.repository))]);
+                    tell_supervisor(&[], &so_far(&self.repository));
                 }
             }
         }
@@ -233,7 +234,7 @@ impl Daemon {
 
     async fn drain(&self) {
         tracing::info!("stopping: finishing what was accepted");
-        tell_supervisor(&[NotifyState::Stopping, NotifyState::Status("answers what was accepted")]);
+        tell_supervisor(&[NotifyState::Stopping], "answers what was accepted");
         self.service.set_draining();
         self.repository.close();
         self.phases.reach(Phase::Draining);
@@ -250,10 +251,17 @@ impl Daemon {
     }
 }
 
-/// Tells systemd, or whoever else gave the process a `NOTIFY_SOCKET`.
-fn tell_supervisor(states: &[NotifyState<'_>]) {
+/// Tells systemd, or whoever else gave the process a `NOTIFY_SOCKET`, what changed and how the daemon is.
+fn tell_supervisor(changes: &[NotifyState<'_>], status: &str) {
     static WARNED: Once = Once::new();
-    if let Err(error) = notify(states) {
+    // Set to nothing is how a manager's child is kept from inheriting it.
+    if std::env::var_os("NOTIFY_SOCKET").is_none_or(|path| path.is_empty()) {
+        return;
+    }
+    // A line break would begin a message of its own, and reasons quote models' files.
+    let status = text::plain(status);
+    let states: Vec<_> = changes.iter().cloned().chain([NotifyState::Status(&status)]).collect();
+    if let Err(error) = notify(&states) {
         let warn = || {
             tracing::warn!("the service manager cannot be told how the daemon is: {error}");
         };
@@ -264,7 +272,7 @@ fn tell_supervisor(states: &[NotifyState<'_>]) {
 /// systemd takes a reload for one only when it is told the time, too.
 fn tell_of_reload() {
     if let Ok(now) = NotifyState::monotonic_usec_now() {
-        tell_supervisor(&[NotifyState::Reloading, now]);
+        tell_supervisor(&[NotifyState::Reloading, now], "looks at the models again");
     }
 }
 

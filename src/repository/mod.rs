@@ -26,7 +26,7 @@ pub use served::Served;
 pub use watch::Watch;
 
 use crate::driver::Driver;
-use crate::driver::load::{Loader, Loading};
+use crate::driver::load::{FamilyFacts, Loader, Loading};
 use crate::driver::pool::WorkerFacts;
 use crate::model::ModelSpec;
 use crate::model::scan::Refused;
@@ -123,6 +123,12 @@ impl Repository {
     pub fn step(&self, name: &str, version: u64) -> &'static str {
         let step = self.loading().remove(&(name.to_owned(), version));
         step.unwrap_or("waiting for its turn")
+    }
+
+    /// Which of the models that are served share bases.
+    #[must_use]
+    pub fn families(&self) -> FamilyFacts {
+        self.loader.families()
     }
 
     /// What is served now.

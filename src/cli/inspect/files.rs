@@ -1,14 +1,13 @@
-//! Families among model files, found without a daemon: as a tree for people, as JSON, as a graph for Graphviz.
+//! Families among model files, found without a daemon.
 
 use crate::digest::StageDigest;
 use crate::graph::family::{self, Family, Sketch};
 use crate::graph::{ExternalData, Model, read};
 use crate::model::{beneath, stash};
-use crate::text;
+use crate::server::service::families::{Base, Families, Head, Left, Total};
 use bytes::Bytes;
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// How deep folders are looked through for models.
@@ -22,31 +21,6 @@ struct Read {
     /// Bytes of the file and of the weights beside it.
     bytes: u64,
     sketch: Sketch,
-}
-
-/// What some model files have in common.
-#[derive(Debug, Default)]
-pub(super) struct Families {
-    /// Each with all that is drawn of it.
-    families: Vec<Node>,
-    /// Files in no family, and why where that is known.
-    left: Vec<(Vec<String>, String)>,
-}
-
-/// A base and what stands on it.
-#[derive(Debug)]
-struct Node {
-    digest: StageDigest,
-    nodes: usize,
-    parameters: u64,
-    bytes_per_row: Option<u64>,
-    /// The share of each member's compute that lies in the base and below it.
-    shares: BTreeMap<String, f64>,
-    /// Members that stand on this base and on none above it.
-    heads: Vec<String>,
-    bases: Vec<Self>,
-    /// Bytes of the members' files, and of base and heads; of outermost bases alone.
-    bytes: Option<(u64, u64)>,
 }
 
 /// The model files below a folder, in the order of their names.
@@ -79,24 +53,31 @@ pub(super) fn families(files: &[PathBuf]) -> Families {
     for (file, name) in files.iter().zip(names(files)) {
         match open(file, name.clone()) {
             Ok(model) => models.push(model),
-            Err(why) => left.push((vec![name], why)),
+            Err(why) => left.push(Left { members: vec![name], why }),
         }
     }
     let sketches: Vec<&Sketch> = models.iter().map(|model| &model.sketch).collect();
     let found = family::families(&sketches);
     let named = |members: &[usize]| members.iter().map(|&at| models[at].name.clone()).collect();
-    left.extend(found.notes.into_iter().map(|note| (named(&note.members), note.why)));
+    let noted = found.notes.into_iter();
+    left.extend(noted.map(|note| Left { members: named(&note.members), why: note.why }));
     let mut lone: Vec<usize> = (0..models.len()).collect();
     lone.retain(|at| !found.families.iter().any(|family| family.members.contains(at)));
     if !lone.is_empty() {
-        left.push((named(&lone), "nothing large enough in common with another".to_owned()));
+        let why = "nothing large enough in common with another".to_owned();
+        left.push(Left { members: named(&lone), why });
     }
-    let families = found.families.iter().map(|family| {
-        let mut node = node(&models, family, None);
-        node.bytes = bytes(&models, family);
-        node
-    });
-    Families { families: families.collect(), left }
+    let mut families = Vec::new();
+    for family in &found.families {
+        let sizes = sizes(&models, family);
+        let mut base = base(&models, family, None, sizes.as_ref().unwrap_or(&BTreeMap::new()));
+        let wholes = base.all_heads().iter().map(|head| head.whole_bytes).sum::<u64>();
+        let shared = base.all_bytes();
+        let total = Total { wholes, shared, saved: wholes.saturating_sub(shared) };
+        base.total = sizes.map(|_| total);
+        families.push(base);
+    }
+    Families { families, left }
 }
 
 /// What files are called: by the folder of the model where the file's own name says nothing.
@@ -139,27 +120,47 @@ fn weights_of(file: &Path, data: &ExternalData) -> Result<Bytes, String> {
     stash::external(&source, data).map_err(|error| format!("'{}': {error}", data.location))
 }
 
-fn node(models: &[Read], family: &Family, below: Option<[u8; 32]>) -> Node {
+/// What a leg is of, for its size: a base, or the head of a model.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Of {
+    Base([u8; 32]),
+    Head(usize),
+}
+
+fn base(
+    models: &[Read],
+    family: &Family,
+    below: Option<[u8; 32]>,
+    sizes: &BTreeMap<Of, u64>,
+) -> Base {
     let digest = below.map_or(family.digest, |below| family::upon(&below, &family.digest));
-    let inner = |at: &&usize| family.children.iter().any(|child| child.members.contains(at));
     let name = |at: usize| models[at].name.clone();
+    let size = |of| sizes.get(&of).copied().unwrap_or(0);
     let shares = family.members.iter().zip(&family.shares);
-    Node {
-        digest: StageDigest(digest),
+    let is_inner = |at: &&usize| family.children.iter().any(|child| child.members.contains(at));
+    let head = |&at: &usize| Head {
+        model: name(at),
+        bytes: size(Of::Head(at)),
+        whole_bytes: models[at].bytes,
+        ..Head::default()
+    };
+    let inner = family.children.iter().map(|child| base(models, child, Some(digest), sizes));
+    Base {
+        base: StageDigest(digest).to_string(),
         nodes: family.nodes,
         parameters: family.parameters,
+        bytes: size(Of::Base(family.digest)),
         bytes_per_row: family.bytes_per_row,
         shares: shares.map(|(&at, &share)| (name(at), share)).collect(),
-        heads: family.members.iter().filter(|at| !inner(at)).map(|&at| name(at)).collect(),
-        bases: family.children.iter().map(|child| node(models, child, Some(digest))).collect(),
-        bytes: None,
+        heads: family.members.iter().filter(|at| !is_inner(at)).map(head).collect(),
+        bases: inner.collect(),
+        total: None,
     }
 }
 
-/// Bytes of all members as they are, and of their bases and heads; none where one cannot be split.
-fn bytes(models: &[Read], family: &Family) -> Option<(u64, u64)> {
-    let (mut wholes, mut heads) = (0, 0);
-    let mut bases = BTreeMap::new();
+/// Bytes of a family's bases and heads; none where a member cannot be split.
+fn sizes(models: &[Read], family: &Family) -> Option<BTreeMap<Of, u64>> {
+    let mut sizes = BTreeMap::new();
     for &member in &family.members {
         let mut cuts = Vec::new();
         let mut level = Some(family);
@@ -168,126 +169,17 @@ fn bytes(models: &[Read], family: &Family) -> Option<(u64, u64)> {
             cuts.push(&*here.cut[place]);
             level = here.children.iter().find(|child| child.members.contains(&member));
         }
-        let Read { file, model, bytes, .. } = &models[member];
+        let Read { file, model, .. } = &models[member];
         let mut legs = family::split(model, &|data| weights_of(file, data), &cuts).ok()?;
-        heads += legs.pop()?.bytes.len() as u64;
-        wholes += bytes;
-        bases.extend(legs.into_iter().map(|leg| (leg.digest, leg.bytes.len() as u64)));
+        sizes.insert(Of::Head(member), legs.pop()?.bytes.len() as u64);
+        sizes.extend(legs.into_iter().map(|leg| (Of::Base(leg.digest), leg.bytes.len() as u64)));
     }
-    Some((wholes, heads + bases.values().sum::<u64>()))
-}
-
-impl Families {
-    /// Draws them for people.
-    pub(super) fn draw(&self, out: &mut impl Write) -> io::Result<()> {
-        for family in &self.families {
-            writeln!(out, "family of {} models", family.shares.len())?;
-            family.draw(out, "", "")?;
-            if let Some((wholes, shared)) = family.bytes {
-                let (wholes, shared) = (size(wholes), size(shared));
-                writeln!(out, "weights: {wholes} as they are, {shared} with the base once")?;
-            }
-            writeln!(out)?;
-        }
-        for (members, why) in &self.left {
-            let members: Vec<String> = members.iter().map(text::plain).collect();
-            writeln!(out, "left whole: {}: {}", members.join(", "), text::plain(why))?;
-        }
-        Ok(())
-    }
-
-    /// The same as JSON: `families` (each a base with `heads` and inner `bases`) and what is `left`.
-    pub(super) fn json(&self) -> Value {
-        let left = self.left.iter().map(|(members, why)| json!({"members": members, "why": why}));
-        json!({
-            "families": self.families.iter().map(Node::json).collect::<Vec<_>>(),
-            "left": left.collect::<Vec<_>>(),
-        })
-    }
-
-    /// The same for Graphviz.
-    pub(super) fn dot(&self, out: &mut impl Write) -> io::Result<()> {
-        writeln!(out, "digraph families {{\n  rankdir=BT;\n  node [shape=box];")?;
-        self.families.iter().try_for_each(|family| family.dot(out, None))?;
-        writeln!(out, "}}")
-    }
-}
-
-impl Node {
-    fn draw(&self, out: &mut impl Write, first: &str, rest: &str) -> io::Result<()> {
-        let shares = || self.shares.values().map(|share| share * 100.0);
-        let least = shares().fold(100.0_f64, f64::min);
-        let most = shares().fold(0.0_f64, f64::max);
-        let row = self.bytes_per_row.map_or_else(|| "?".to_owned(), size);
-        let (nodes, parameters) = (self.nodes, count(self.parameters));
-        writeln!(
-            out,
-            "{first}base {}: {nodes} nodes, {parameters} parameters, {row} a row across the cut, {least:.1} to {most:.1} % of the compute",
-            self.digest
-        )?;
-        let all = self.bases.len() + self.heads.len();
-        let branch =
-            |at: usize| if at + 1 == all { ("└─ ", "   ") } else { ("├─ ", "│  ") };
-        for (at, base) in self.bases.iter().enumerate() {
-            let (here, after) = branch(at);
-            base.draw(out, &format!("{rest}{here}"), &format!("{rest}{after}"))?;
-        }
-        for (at, head) in self.heads.iter().enumerate() {
-            writeln!(out, "{rest}{}{}", branch(self.bases.len() + at).0, text::plain(head))?;
-        }
-        Ok(())
-    }
-
-    fn json(&self) -> Value {
-        let mut value = json!({
-            "base": self.digest.to_string(),
-            "nodes": self.nodes,
-            "parameters": self.parameters,
-            "bytes_per_row": self.bytes_per_row,
-            "shares": self.shares,
-            "heads": self.heads,
-            "bases": self.bases.iter().map(Self::json).collect::<Vec<_>>(),
-        });
-        if let Some((wholes, shared)) = self.bytes {
-            value["weights_bytes"] = json!({"wholes": wholes, "shared": shared});
-        }
-        value
-    }
-
-    fn dot(&self, out: &mut impl Write, below: Option<&str>) -> io::Result<()> {
-        let base = quoted(&format!("base {}", self.digest));
-        writeln!(out, "  {base} [style=filled];")?;
-        if let Some(below) = below {
-            writeln!(out, "  {base} -> {below};")?;
-        }
-        for head in &self.heads {
-            writeln!(out, "  {} -> {base};", quoted(head))?;
-        }
-        self.bases.iter().try_for_each(|inner| inner.dot(out, Some(&base)))
-    }
-}
-
-/// A name as Graphviz takes it, whatever it holds.
-fn quoted(name: &str) -> String {
-    let plain = text::plain(name);
-    format!("\"{}\"", plain.replace('\\', "\\\\").replace('"', "\\\""))
-}
-
-fn size(bytes: u64) -> String {
-    let shown = crate::cli::table::bytes(bytes);
-    if bytes < 1 << 10 { format!("{shown} bytes") } else { format!("{shown}B") }
-}
-
-fn count(number: u64) -> String {
-    match number {
-        0..10_000 => number.to_string(),
-        10_000..10_000_000 => format!("{:.1}k", number as f64 / 1e3),
-        _ => format!("{:.1}M", number as f64 / 1e6),
-    }
+    Some(sizes)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tree;
     use super::*;
 
     fn kin() -> Families {
@@ -296,33 +188,47 @@ mod tests {
         families(&["kin_far", "kin_left", "kin_right", "mlp", "badfile"].map(file))
     }
 
-    #[test]
-    fn a_family_is_drawn_with_what_stands_on_what() {
-        let mut out = Vec::new();
-        kin().draw(&mut out).unwrap();
-        let text = String::from_utf8(out).unwrap();
-        println!("{text}");
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "family of 3 models");
-        assert!(lines[1].starts_with("base ") && lines[2].starts_with("├─ base "), "{text}");
-        assert_eq!(lines[3..6], ["│  ├─ kin_left", "│  └─ kin_right", "└─ kin_far"]);
-        assert!(lines[6].starts_with("weights: "), "{text}");
-        assert!(text.contains("left whole: mlp: nothing large enough in common"), "{text}");
+    fn models(heads: &[Head]) -> Vec<&str> {
+        heads.iter().map(|head| head.model.as_str()).collect()
     }
 
     #[test]
-    fn json_says_the_same_and_names_are_quoted_for_graphviz() {
+    fn files_are_a_family_with_what_stands_on_what() {
         let found = kin();
-        let value = found.json();
-        let [family] = &value["families"].as_array().unwrap()[..] else { panic!("{value}") };
-        assert_eq!(family["heads"], json!(["kin_far"]));
-        assert_eq!(family["bases"][0]["heads"], json!(["kin_left", "kin_right"]));
-        let bytes = &family["weights_bytes"];
-        assert!(bytes["wholes"].as_u64() > bytes["shared"].as_u64(), "{value}");
+        let [family] = &found.families[..] else { panic!("{found:?}") };
+        assert_eq!(models(&family.heads), ["kin_far"]);
+        assert_eq!(models(&family.bases[0].heads), ["kin_left", "kin_right"]);
+        assert_eq!(family.parameters, 2 * (64 * 64 + 64));
+        let weights = family.parameters * 4;
+        assert!((weights..weights + 2048).contains(&family.bytes), "{family:?}");
+        let Total { wholes, shared, saved } = family.total.unwrap();
+        assert_eq!((family.all_bytes(), wholes - shared), (shared, saved));
+        let expected = ["kin_far", "kin_left", "kin_right"];
+        let file = |name: &&str| format!("tests/fixtures/models/{name}/1/model.onnx");
+        let bytes = expected.iter().map(file).map(|file| std::fs::metadata(file).unwrap().len());
+        assert_eq!(wholes, bytes.sum::<u64>());
+        let left: Vec<&str> =
+            found.left.iter().flat_map(|left| &left.members[..]).map(|it| &**it).collect();
+        assert_eq!(left, ["badfile", "mlp"], "{:?}", found.left);
+    }
+
+    #[test]
+    fn a_family_is_drawn_with_what_stands_on_what() {
         let mut out = Vec::new();
-        found.dot(&mut out).unwrap();
+        tree::draw(&kin(), &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
-        assert!(text.contains("\"kin_far\" -> \"base "), "{text}");
-        assert_eq!(quoted("a\"b\\c\n"), "\"a\\\"b\\\\c\\\\n\"");
+        let lines: Vec<&str> = text.lines().collect();
+        let starts = [
+            "family of 3 models",
+            "base ",
+            "├─ base ",
+            "│  ├─ kin_left: ",
+            "│  └─ kin_right: ",
+            "└─ kin_far: ",
+        ];
+        for (line, start) in lines.iter().zip(starts) {
+            assert!(line.starts_with(start), "{text}");
+        }
+        assert!(text.contains("left whole: mlp: nothing large enough in common"), "{text}");
     }
 }

@@ -1,14 +1,16 @@
 //! `graftd inspect`: what is known of a model, asked of a daemon or read from a file.
 //!
-//! Of several files it also says which of them share a base.
+//! Of several files, and of what a daemon serves, it also says which models share a base.
 
 mod files;
+mod tree;
 
 use super::client::{Client, model_path};
 use super::exit::Failure;
 use super::table;
 use crate::graph::rules::{BatchVerdict, batch_axes, deterministic, safe_in_process};
 use crate::graph::{Dim, Model, Port, read};
+use crate::server::service::families::Families;
 use clap::Args;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -18,13 +20,15 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:
+  graftd inspect                       the families among a daemon's models
   graftd inspect iris
   graftd inspect models/iris/1/model.onnx --json
   graftd inspect models/               the families among all models below
   graftd inspect models/ --dot | dot -Tsvg > families.svg")]
 pub struct InspectArgs {
     /// Models of a daemon, or .onnx files and folders of them (anything that ends in .onnx or holds a /)
-    #[arg(value_name = "MODEL|FILE|DIR", required = true)]
+    /// [default: what the daemon's models share]
+    #[arg(value_name = "MODEL|FILE|DIR")]
     pub what: Vec<String>,
     /// Version of the model [default: the newest that answers]
     #[arg(long, value_name = "V")]
@@ -32,10 +36,10 @@ pub struct InspectArgs {
     /// Unix socket of the daemon
     #[arg(long, value_name = "PATH", env = "GRAFTD_SOCKET", default_value = "graftd.sock")]
     pub socket: PathBuf,
-    /// Print one JSON object for each, a line each
+    /// Print JSON: an object for each model, then one for its families, a line each
     #[arg(long)]
     pub json: bool,
-    /// Print the families among files as a graph for Graphviz, and nothing else
+    /// Print families as a graph for Graphviz, and nothing else
     #[arg(long, conflicts_with = "json")]
     pub dot: bool,
 }
@@ -45,6 +49,10 @@ pub struct InspectArgs {
 /// # Errors
 /// The first that cannot be read, or that the daemon does not know.
 pub async fn inspect(args: &InspectArgs, out: &mut impl Write) -> Result<(), Failure> {
+    if args.what.is_empty() {
+        let families = shared(&mut Client::connect(&args.socket).await?).await?;
+        return print_families(&families, args, out);
+    }
     let mut client = None;
     let mut models = Vec::new();
     for what in &args.what {
@@ -56,31 +64,60 @@ pub async fn inspect(args: &InspectArgs, out: &mut impl Write) -> Result<(), Fai
         if is_file(what) {
             models.push(PathBuf::from(what));
         }
-        if args.dot {
+        if is_file(what) {
+            if !args.dot {
+                let facts = file(Path::new(what)).map_err(|why| format!("{what}: {why}"))?;
+                print_facts(what, &facts, args, out)?;
+            }
             continue;
         }
-        let facts = if is_file(what) {
-            file(Path::new(what)).map_err(|why| format!("{what}: {why}"))?
-        } else {
-            let client = match &mut client {
-                Some(client) => client,
-                place => place.insert(Client::connect(&args.socket).await?),
-            };
-            served(client, what, args.version.as_deref()).await?
+        let client = match &mut client {
+            Some(client) => client,
+            place => place.insert(Client::connect(&args.socket).await?),
         };
-        table::print(out, |out| {
-            if args.json { writeln!(out, "{facts}") } else { show(out, what, &facts, 0) }
-        })?;
+        if !args.dot {
+            print_facts(what, &served(client, what, args.version.as_deref()).await?, args, out)?;
+        }
+        let families = shared(client).await?.of(what, args.version.as_deref());
+        print_families(&families, args, out)?;
     }
-    if args.dot || models.len() > 1 {
-        let families = files::families(&models);
-        table::print(out, |out| match (args.dot, args.json) {
-            (true, _) => families.dot(out),
-            (_, true) => writeln!(out, "{}", families.json()),
-            _ => families.draw(out),
-        })?;
+    if models.len() > 1 || (args.dot && !models.is_empty()) {
+        print_families(&files::families(&models), args, out)?;
     }
     Ok(())
+}
+
+fn print_facts(
+    what: &str,
+    facts: &Value,
+    args: &InspectArgs,
+    out: &mut impl Write,
+) -> Result<(), String> {
+    table::print(
+        out,
+        |out| {
+            if args.json { writeln!(out, "{facts}") } else { show(out, what, facts, 0) }
+        },
+    )
+}
+
+fn print_families(
+    families: &Families,
+    args: &InspectArgs,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    Ok(table::print(out, |out| match (args.dot, args.json) {
+        (true, _) => tree::dot(families, out),
+        (_, true) => writeln!(out, "{}", json!(families)),
+        _ => tree::draw(families, out),
+    })?)
+}
+
+/// What the models of a daemon share.
+async fn shared(client: &mut Client) -> Result<Families, Failure> {
+    let answer = client.get("/v2/graftd/families").await?.success()?;
+    let families = serde_json::from_slice(&answer.body);
+    Ok(families.map_err(|error| format!("the daemon's families cannot be read: {error}"))?)
 }
 
 /// Names of models hold no slash.

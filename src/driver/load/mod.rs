@@ -13,6 +13,7 @@ mod warm;
 
 use background::{background, foreground};
 pub use check::{Checked, check};
+pub use family::{BaseFacts, FamilyFacts, MemberFacts};
 use own::Own;
 pub(super) use rehearsal::Rehearsal;
 pub use steps::Loading;
@@ -104,6 +105,10 @@ pub struct Loader {
     materials: Mutex<BTreeMap<StageId, Arc<family::Material>>>,
     families: tokio::sync::Mutex<family::State>,
     steps: Steps,
+    /// Why models that are served can be in no family, by their stage.
+    unfit: Mutex<BTreeMap<StageId, String>>,
+    /// What is told of families.
+    told: Mutex<family::Told>,
 }
 
 impl std::fmt::Debug for Loader {
@@ -131,6 +136,8 @@ impl Loader {
             materials: Mutex::default(),
             families: tokio::sync::Mutex::default(),
             steps: Steps::default(),
+            unfit: Mutex::default(),
+            told: Mutex::default(),
         }
     }
 

@@ -84,6 +84,8 @@ pub(super) struct Loaded {
 /// One stage that lives in a worker process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StageFacts {
+    /// The stage.
+    pub stage: StageId,
     /// A model and version as `name:version`, a base, or a head.
     pub label: String,
     /// Bytes that its sessions took when they were loaded; of one that rests, what it gave back.
@@ -133,13 +135,14 @@ impl Pool {
 
     pub(super) fn facts(&self) -> WorkerFacts {
         let rests = self.worker.is_none() && !self.starting;
-        let stage = |resident: &Resident| StageFacts {
+        let stage = |(&stage, resident): (&StageId, &Resident)| StageFacts {
+            stage,
             label: resident.recipe.config.label.clone(),
             bytes: resident.bytes,
             rests,
         };
         WorkerFacts {
-            stages: self.residents.values().map(stage).collect(),
+            stages: self.residents.iter().map(stage).collect(),
             pid: self.worker.as_ref().map(|worker| worker.pid),
             apart: false,
             completed: self.worker.as_ref().map_or(0, |worker| worker.completed()),

@@ -185,11 +185,11 @@ impl Pools {
     pub fn workers(&self) -> Vec<WorkerFacts> {
         let books = self.books.lock();
         let serving = books.pools.values().map(Pool::facts);
-        let residents = books.pools.values().flat_map(|pool| pool.residents.values());
-        let apart = residents.filter_map(|resident| {
+        let residents = books.pools.values().flat_map(|pool| &pool.residents);
+        let apart = residents.filter_map(|(&stage, resident)| {
             let (_, worker) = resident.isolation.as_ref()?;
             let label = resident.recipe.config.label.clone();
-            let stages = vec![StageFacts { label, bytes: 0, rests: false }];
+            let stages = vec![StageFacts { stage, label, bytes: 0, rests: false }];
             let (pid, completed) = (Some(worker.pid), worker.completed());
             Some(WorkerFacts { stages, pid, apart: true, completed })
         });

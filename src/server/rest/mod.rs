@@ -9,7 +9,6 @@ use super::intake::collect;
 use super::limits::Limits;
 use super::rights::Peer;
 use super::service::Service;
-use super::service::status::Status;
 use super::upload::Upload;
 use crate::error::{ErrorKind, InferError};
 use crate::oip::rest::{extensions, metadata};
@@ -25,6 +24,7 @@ use http::header::{
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use route::{Memory, Methods, RegionVerb, Route, Verb};
+use serde::Serialize;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
@@ -92,6 +92,7 @@ fn read(service: &Service, peer: &Peer, route: Route) -> Result<Response<Body>, 
             response
         }
         Route::Status => json(told(&service.status())?),
+        Route::Families => json(told(&service.families())?),
         Route::Statistics => json(extensions::statistics(&service.statistics(None, None)?)),
         Route::Model { model, version, verb } => {
             return of_model(service, &model, version.as_deref(), verb);
@@ -184,8 +185,8 @@ async fn change(
     Ok(Response::new(Body::pieces([])))
 }
 
-fn told(status: &Status) -> Result<Bytes, InferError> {
-    let text = serde_json::to_vec(status);
+fn told(facts: &impl Serialize) -> Result<Bytes, InferError> {
+    let text = serde_json::to_vec(facts);
     text.map(Bytes::from).map_err(|why| InferError::new(ErrorKind::Internal, why.to_string()))
 }
 

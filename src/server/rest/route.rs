@@ -13,6 +13,8 @@ pub(super) enum Route {
     Metrics,
     /// How the daemon is, for people.
     Status,
+    /// Which models share a base, for people.
+    Families,
     /// Statistics of every model.
     Statistics,
     Model {
@@ -88,6 +90,7 @@ impl Route {
         Some(match parts.as_slice() {
             ["metrics"] => Self::Metrics,
             ["v2", "graftd", "status"] => Self::Status,
+            ["v2", "graftd", "families"] => Self::Families,
             ["v2"] | ["v2", ""] => Self::Server,
             ["v2", "health", "live"] => Self::Live,
             ["v2", "health", "ready"] => Self::Ready,
@@ -130,7 +133,7 @@ impl Route {
     pub(super) const fn methods(&self) -> Methods {
         match self {
             Self::Live | Self::Ready | Self::Server => Methods::Get,
-            Self::Metrics | Self::Status | Self::Statistics => Methods::Get,
+            Self::Metrics | Self::Status | Self::Families | Self::Statistics => Methods::Get,
             Self::Model { verb: Verb::Infer, .. } => Methods::Post,
             Self::Model { .. } => Methods::Get,
             Self::Index | Self::Load(_) | Self::Unload(_) => Methods::Post,
@@ -146,7 +149,7 @@ impl Route {
             Self::Live | Self::Ready | Self::Model { verb: Verb::Ready, .. } => Operation::Health,
             Self::Server | Self::Index => Operation::Describe,
             Self::Model { verb: Verb::Metadata | Verb::Config, .. } => Operation::Describe,
-            Self::Metrics | Self::Status | Self::Statistics => Operation::Observe,
+            Self::Metrics | Self::Status | Self::Families | Self::Statistics => Operation::Observe,
             Self::Model { verb: Verb::Statistics, .. } => Operation::Observe,
             Self::Model { verb: Verb::Infer, .. } => Operation::Infer,
             Self::Load(_) | Self::Unload(_) => Operation::ChangeModels,
@@ -196,6 +199,7 @@ mod tests {
             ("/v2/models/m/versions/3/ready", model("m", Some("3"), Verb::Ready)),
             ("/v2/models/m/config", model("m", None, Verb::Config)),
             ("/v2/graftd/status", Some(Route::Status)),
+            ("/v2/graftd/families", Some(Route::Families)),
             ("/v2/models/stats", Some(Route::Statistics)),
             ("/v2/models/stats/versions/1", model("stats", Some("1"), Verb::Metadata)),
             ("/v2/models/m/versions/1/stats", model("m", Some("1"), Verb::Statistics)),

@@ -2,6 +2,7 @@
 
 mod account;
 mod classes;
+pub mod families;
 mod models;
 mod observe;
 mod regions;

@@ -32,10 +32,11 @@ enum Who {
 }
 
 /// Every path, and who may read it and who may post to it, where that is to be had at all.
-const ROUTES: [(&str, Option<Who>, Option<Who>); 33] = [
+const ROUTES: [(&str, Option<Who>, Option<Who>); 34] = [
     ("/metrics", Some(All), None),
     ("/v2", Some(All), None),
     ("/v2/", Some(All), None),
+    ("/v2/graftd/families", Some(All), None),
     ("/v2/graftd/status", Some(All), None),
     ("/v2/health/live", Some(All), None),
     ("/v2/health/ready", Some(All), None),

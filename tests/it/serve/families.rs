@@ -1,10 +1,12 @@
 //! Models that share their lower layers: found by themselves, run once, and let go without anybody noticing.
 
 use super::ask::{Ask, Form, fp32, singles};
-use super::daemon::{Daemon, Setup, needs_runtime};
+use super::daemon::{Daemon, Setup, needs_runtime, soon};
 use crate::daemon::process::Process;
 use rustix::process::Signal;
+use serde_json::Value;
 use std::ops::Range;
+use std::path::Path;
 
 const KIN: [&str; 3] = ["kin_left", "kin_right", "kin_far"];
 
@@ -29,6 +31,20 @@ async fn family(flags: &[&str]) -> Daemon {
     daemon
 }
 
+/// What `graftd inspect` prints.
+async fn inspected(arguments: &[&str]) -> String {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_graftd"));
+    let told = command.arg("inspect").args(arguments).output().await.expect("it runs");
+    assert!(told.status.success(), "{told:?}");
+    String::from_utf8(told.stdout).expect("UTF-8")
+}
+
+/// A family's heads, told by the base that they stand on.
+fn heads(base: &Value) -> Vec<&str> {
+    let heads = base["heads"].as_array().expect("heads");
+    heads.iter().map(|head| head["model"].as_str().expect("a name")).collect()
+}
+
 /// Has a model loaded or unloaded.
 async fn told(daemon: &Daemon, verb: &str) {
     let socket = daemon.setup.socket();
@@ -41,6 +57,70 @@ async fn told(daemon: &Daemon, verb: &str) {
 async fn answer(daemon: &Daemon, ask: Ask) -> (String, Vec<f32>) {
     let got = ask.of(daemon, Form::Binary).await.expect("an answer");
     (got.route.clone(), singles(&got.outputs[0]))
+}
+
+#[tokio::test]
+async fn families_among_files_are_shown_without_a_daemon() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
+    let files = KIN.map(|name| root.join(name).join("1/model.onnx").display().to_string());
+    let [left, right, far] = &files;
+    let text = inspected(&[left, right, far]).await;
+    for part in ["\nfamily of 3 models\nbase ", "\n│  ├─ kin_left: head of ", " saved\n"] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+    let text = inspected(&[left, right, far, "--json"]).await;
+    let found: Value = serde_json::from_str(text.lines().last().expect("a line")).expect("JSON");
+    let [family] = &found["families"].as_array().expect("families")[..] else { panic!("{found}") };
+    assert_eq!((heads(family), heads(&family["bases"][0])), (vec![KIN[2]], KIN[..2].to_vec()));
+    assert!(family["total"]["saved"].as_u64() > Some(0), "{found}");
+    let text = inspected(&[left, right, far, "--dot"]).await;
+    assert!(text.starts_with("digraph families {") && text.ends_with("}\n"), "{text}");
+    assert!(text.contains("\"model kin_far\" -> \"base "), "{text}");
+}
+
+#[tokio::test]
+async fn what_is_served_is_shown_with_its_proof_and_why_others_are_left_whole() {
+    needs_runtime!();
+    let setup = Setup::new(&[&KIN[..], &["mlp", "div"]].concat());
+    let flags = ["--sharing", "always", "--set", "div.sharing=never"];
+    let daemon = setup.flags(&flags).start().await;
+    for model in KIN {
+        daemon.logged(&format!("{model}:1: the whole model rests"), 0).await;
+    }
+    let socket = daemon.setup.socket().display().to_string();
+    // What is told follows what is logged.
+    let found = soon("three models to rest", async {
+        loop {
+            let text = inspected(&["--socket", &socket, "--json"]).await;
+            let found: Value = serde_json::from_str(&text).expect("JSON");
+            if text.matches("\"rests\":true").count() == KIN.len() {
+                break found;
+            }
+        }
+    })
+    .await;
+    let [family] = &found["families"].as_array().expect("families")[..] else { panic!("{found}") };
+    assert_eq!(heads(family), ["kin_far:1"]);
+    let inner = &family["bases"][0];
+    assert_eq!(heads(inner), ["kin_left:1", "kin_right:1"]);
+    assert_eq!(family["parameters"], 2 * (64 * 64 + 64));
+    for head in inner["heads"].as_array().expect("heads") {
+        assert!(head["difference"].as_f64().is_some_and(|most| most < 1e-3), "{head}");
+        assert_eq!(head["rests"], true);
+        assert!(head["whole_bytes"].as_u64() > Some(0), "{head}");
+    }
+    let left = found["left"].as_array().expect("left");
+    let reason = |model: &str| {
+        let one = left.iter().find(|one| one["members"][0] == model).expect("a reason");
+        one["why"].as_str().expect("a sentence")
+    };
+    assert_eq!(reason("mlp:1"), "it has nothing large enough in common with another");
+    assert_eq!(reason("div:1"), "its sharing setting says never");
+    let text = inspected(&["--socket", &socket, "kin_left"]).await;
+    assert!(text.contains("\n│  └─ kin_right:1: "), "{text}");
+    assert!(text.contains(", the whole rests\n") && !text.contains("mlp"), "{text}");
+    let text = inspected(&["--socket", &socket, "--dot"]).await;
+    assert!(text.contains("\"model kin_far:1\" -> \"base "), "{text}");
 }
 
 #[tokio::test]

@@ -40,7 +40,9 @@ async fn load_and_unload_say_what_became_of_the_model() {
     needs_runtime!();
     let daemon = Setup::new(&["mlp"]).start().await;
     let socket = daemon.setup.socket();
-    assert_eq!(good(&socket, &["unload", "mlp"]).await, "mlp:1 is unavailable: unloaded\n");
+    let said = good(&socket, &["unload", "mlp"]).await;
+    // The last of its sessions may still be on its way out.
+    assert!(["mlp:1 is unavailable: unloaded\n", "mlp:1 is unloading\n"].contains(&&*said), "{said}");
     assert_eq!(good(&socket, &["load", "mlp"]).await, "mlp:1 is ready\n");
     daemon.setup.add("fixed_batch", "new");
     assert_eq!(good(&socket, &["load", "new"]).await, "new:1 is ready\n");

@@ -3,9 +3,12 @@
 //! A member serves whole from the moment it is loaded. Its way through bases is opened only once base and head gave
 //! the whole model's answers, and closed before anything on it goes, so that no request ever waits for a family.
 
+mod facts;
 mod material;
 mod proof;
 
+pub(super) use facts::Told;
+pub use facts::{BaseFacts, FamilyFacts, MemberFacts};
 pub(super) use material::Material;
 
 use super::super::pool::Recipe;
@@ -28,6 +31,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// Why a model has no way, while its way is made.
+const UNDER_WAY: &str = "its base and head are being brought up and tried";
+/// Why a model has no way, where there is nothing else to say.
+const ALONE: &str = "it has nothing large enough in common with another";
+
 /// The digest of everything from the inputs to a base's output.
 type BaseDigest = [u8; 32];
 
@@ -49,6 +57,8 @@ struct Member {
     cuts: Vec<BaseDigest>,
     /// The same with all that is below each.
     bases: Vec<BaseDigest>,
+    /// Beside them, what was found of each.
+    levels: Vec<Level>,
     head: StageId,
     difference: f64,
 }
@@ -58,7 +68,19 @@ struct Member {
 struct Cuts {
     digests: Vec<BaseDigest>,
     tensors: Vec<Vec<String>>,
-    bytes_per_row: Vec<Option<u64>>,
+    levels: Vec<Level>,
+}
+
+/// The members that are to have a way, with their cuts.
+type Wanted = BTreeMap<StageId, (Arc<Material>, Cuts)>;
+
+/// What was found of one base on a member's way.
+#[derive(Clone, Copy, Debug)]
+struct Level {
+    bytes_per_row: Option<u64>,
+    nodes: usize,
+    parameters: u64,
+    share: f64,
 }
 
 impl Loader {
@@ -68,12 +90,21 @@ impl Loader {
         let live: BTreeMap<StageId, &Arc<ModelSpec>> =
             served.iter().map(|spec| (spec.stage, spec)).collect();
         self.materials.lock().retain(|stage, _| live.contains_key(stage));
+        self.unfit.lock().retain(|stage, _| live.contains_key(stage));
         state.refused.retain(|(stage, _), _| live.contains_key(stage));
-        let wanted = self.wanted(&live);
+        let (wanted, mut left) = self.wanted(&live);
         let stale = state.members.extract_if(.., |stage, member| {
             wanted.get(stage).is_none_or(|(_, cuts)| cuts.digests != member.cuts)
         });
         let stale: Vec<Member> = stale.map(|(_, member)| member).collect();
+        for (&stage, (_, cuts)) in &wanted {
+            let tried = (stage, cuts.digests.clone());
+            if !state.members.contains_key(&stage) {
+                let why = state.refused.get(&tried).map_or(UNDER_WAY, String::as_str);
+                left.insert(stage, why.to_owned());
+            }
+        }
+        self.tell(&state, &live, &left);
         for (stage, (material, cuts)) in wanted {
             let tried = (stage, cuts.digests.clone());
             if state.members.contains_key(&stage) || state.refused.contains_key(&tried) {
@@ -89,14 +120,28 @@ impl Loader {
                         spec.version,
                         member.difference
                     );
+                    left.remove(&stage);
                     state.members.insert(stage, member);
                 }
                 Err(why) => {
                     tracing::warn!("model {}:{} is served whole: {why}", spec.name, spec.version);
+                    left.insert(stage, why.clone());
                     state.refused.insert(tried, why);
                 }
             }
+            self.tell(&state, &live, &left);
         }
+        self.close(&state, stale, &live).await;
+        self.sweep(&mut state);
+    }
+
+    /// Closes ways that no longer are as they were found.
+    async fn close(
+        &self,
+        state: &State,
+        stale: Vec<Member>,
+        live: &BTreeMap<StageId, &Arc<ModelSpec>>,
+    ) {
         // Only now, so that a base that old and new ways have in common stays where it is.
         for member in stale {
             if !state.members.contains_key(&member.spec.stage) {
@@ -108,14 +153,28 @@ impl Loader {
             }
             self.driver.event(Event::StageRetired { stage: member.head });
         }
-        self.sweep(&mut state);
     }
 
-    /// The members that are to have a way, with their cuts.
+    /// Notes what whoever asks is told of families.
+    fn tell(
+        &self,
+        state: &State,
+        live: &BTreeMap<StageId, &Arc<ModelSpec>>,
+        left: &BTreeMap<StageId, String>,
+    ) {
+        let unfit = self.unfit.lock().clone();
+        let all = unfit.iter().chain(left);
+        let named = all.filter_map(|(stage, why)| {
+            Some((*stage, (facts::label(live.get(stage)?), why.clone())))
+        });
+        *self.told.lock() = Told::new(state, named.collect());
+    }
+
+    /// The members that are to have a way, with their cuts; and why others are to have none.
     fn wanted(
         &self,
         live: &BTreeMap<StageId, &Arc<ModelSpec>>,
-    ) -> BTreeMap<StageId, (Arc<Material>, Cuts)> {
+    ) -> (Wanted, BTreeMap<StageId, String>) {
         let materials: Vec<(StageId, Arc<Material>)> = self
             .materials
             .lock()
@@ -131,7 +190,14 @@ impl Loader {
             let (stage, material) = materials.get(member)?.clone();
             Some((stage, (material, cuts)))
         };
-        cuts.into_iter().filter_map(named).collect()
+        let mut left = BTreeMap::new();
+        for (at, (stage, _)) in
+            materials.iter().enumerate().filter(|(at, _)| !cuts.contains_key(at))
+        {
+            let why = found.notes.iter().find(|note| note.members.contains(&at));
+            left.insert(*stage, why.map_or(ALONE, |note| &note.why).to_owned());
+        }
+        (cuts.into_iter().filter_map(named).collect(), left)
     }
 
     /// Brings up what a member's way needs, proves it, and opens it.
@@ -148,7 +214,7 @@ impl Loader {
         let mut below = [0; 32];
         let mut uses: Vec<BaseUse> = Vec::new();
         let mut bases = Vec::new();
-        for (leg, bytes_per_row) in legs.into_iter().zip(&cuts.bytes_per_row) {
+        for (leg, level) in legs.into_iter().zip(&cuts.levels) {
             let inner = !bases.is_empty();
             let digest = if inner { family::upon(&below, &leg.digest) } else { leg.digest };
             let mut reads: Vec<usize> = leg.inputs.iter().filter_map(request_input).collect();
@@ -156,7 +222,7 @@ impl Loader {
             let base = match known {
                 Some(base) => base,
                 None => {
-                    let facts = (digest, bytes_per_row.unwrap_or(0));
+                    let facts = (digest, level.bytes_per_row.unwrap_or(0));
                     let lowest = uses.first().map(|lowest| lowest.stage);
                     let base = self.base(&leg, material, facts, lowest).await?;
                     state.bases.insert(digest, base);
@@ -184,8 +250,8 @@ impl Loader {
             Ok(difference) => {
                 spec.way.set(Some(way));
                 self.spare(spec, material);
-                let (spec, cuts) = (spec.clone(), cuts.digests.clone());
-                Ok(Member { spec, cuts, bases, head, difference })
+                let Cuts { digests: cuts, levels, .. } = cuts.clone();
+                Ok(Member { spec: spec.clone(), cuts, bases, levels, head, difference })
             }
             Err(why) => {
                 self.driver.event(Event::StageRetired { stage: head });
@@ -318,6 +384,7 @@ impl Loader {
             Err(why) => why,
         };
         tracing::debug!("model {}:{} is in no family: {why}", spec.name, spec.version);
+        self.unfit.lock().insert(spec.stage, why);
     }
 }
 
@@ -331,11 +398,13 @@ fn request_input(source: &family::Source) -> Option<usize> {
 
 /// Adds the cuts of every member of a family, and then of those inside it.
 fn collect(family: &Family, all: &mut BTreeMap<usize, Cuts>) {
-    for (&member, cut) in family.members.iter().zip(&family.cut) {
+    let members = family.members.iter().zip(&family.cut).zip(&family.shares);
+    for ((&member, cut), &share) in members {
         let cuts = all.entry(member).or_default();
         cuts.digests.push(family.digest);
         cuts.tensors.push(cut.clone());
-        cuts.bytes_per_row.push(family.bytes_per_row);
+        let Family { bytes_per_row, nodes, parameters, .. } = *family;
+        cuts.levels.push(Level { bytes_per_row, nodes, parameters, share });
     }
     family.children.iter().for_each(|child| collect(child, all));
 }
