@@ -36,7 +36,7 @@ pub struct InspectArgs {
     /// Unix socket of the daemon
     #[arg(long, value_name = "PATH", env = "GRAFTD_SOCKET", default_value = "graftd.sock")]
     pub socket: PathBuf,
-    /// Print JSON: an object for each model, then one for its families, a line each
+    /// Print JSON: an object for each model, then one for the families among files, a line each
     #[arg(long)]
     pub json: bool,
     /// Print families as a graph for Graphviz, and nothing else
@@ -63,8 +63,6 @@ pub async fn inspect(args: &InspectArgs, out: &mut impl Write) -> Result<(), Fai
         }
         if is_file(what) {
             models.push(PathBuf::from(what));
-        }
-        if is_file(what) {
             if !args.dot {
                 let facts = file(Path::new(what)).map_err(|why| format!("{what}: {why}"))?;
                 print_facts(what, &facts, args, out)?;
@@ -75,11 +73,17 @@ pub async fn inspect(args: &InspectArgs, out: &mut impl Write) -> Result<(), Fai
             Some(client) => client,
             place => place.insert(Client::connect(&args.socket).await?),
         };
-        if !args.dot {
-            print_facts(what, &served(client, what, args.version.as_deref()).await?, args, out)?;
-        }
+        let mut facts = served(client, what, args.version.as_deref()).await?;
         let families = shared(client).await?.of(what, args.version.as_deref());
-        print_families(&families, args, out)?;
+        if args.json {
+            facts["sharing"] = json!(families);
+        }
+        if !args.dot {
+            print_facts(what, &facts, args, out)?;
+        }
+        if !args.json {
+            print_families(&families, args, out)?;
+        }
     }
     if models.len() > 1 || (args.dot && !models.is_empty()) {
         print_families(&files::families(&models), args, out)?;

@@ -42,7 +42,10 @@ async fn load_and_unload_say_what_became_of_the_model() {
     let socket = daemon.setup.socket();
     let said = good(&socket, &["unload", "mlp"]).await;
     // The last of its sessions may still be on its way out.
-    assert!(["mlp:1 is unavailable: unloaded\n", "mlp:1 is unloading\n"].contains(&&*said), "{said}");
+    assert!(
+        ["mlp:1 is unavailable: unloaded\n", "mlp:1 is unloading\n"].contains(&&*said),
+        "{said}"
+    );
     assert_eq!(good(&socket, &["load", "mlp"]).await, "mlp:1 is ready\n");
     daemon.setup.add("fixed_batch", "new");
     assert_eq!(good(&socket, &["load", "new"]).await, "new:1 is ready\n");
@@ -70,6 +73,7 @@ async fn inspect_asks_a_daemon_or_reads_a_file() {
     let served = json(&good(&socket, &["inspect", "mlp", "--json"]).await);
     assert_eq!(served["metadata"]["inputs"][0]["name"], "x");
     assert_eq!(served["configuration"]["name"], "mlp");
+    assert_eq!(served["sharing"]["left"][0]["members"][0], "mlp:1");
     let Ended { code, err, .. } = graftd(&socket, &["inspect", "mlp", "--version", "7"]).await;
     assert!(code == Some(1) && err.contains('7'), "{code:?}: {err}");
 }
