@@ -19,8 +19,7 @@ use tempfile::TempDir;
 
 /// The member that all others are made from: a sentence encoder with a classifier on it.
 const ORIGIN: &str = "minilm_topic";
-/// Callers a head, so that the base has as many rows in flight however many heads ask for each.
-const CALLERS: usize = 16;
+const CONNECTIONS: usize = 32;
 /// Rows of the batch by which the base's share is measured.
 const BATCH: usize = 8;
 /// Rows that requests repeat, and how often: the n-th most popular one n times less than the first.
@@ -82,8 +81,7 @@ impl Pair {
         let (family, wholes) = (self.family.socket(), self.wholes.socket());
         let next = std::cell::RefCell::new(&mut next);
         let side = |socket: &Path| {
-            let connections = CALLERS * self.heads;
-            let load = Load { socket, connections, request: &request.bytes };
+            let load = Load { socket, connections: CONNECTIONS, request: &request.bytes };
             load.rate(span, |bytes| (next.borrow_mut())(&request, bytes))
         };
         let rounds = effort.rounds;
@@ -136,7 +134,7 @@ fn share(origin: &Bytes) -> f64 {
         .map(|bytes| graph::read(bytes.into()).expect("a model"));
     let none = |_: &graph::ExternalData| Err("no external data".to_owned());
     let sketches = models.each_ref().map(|model| family::sketch(model, &none).expect("a sketch"));
-    let found = family::families(&sketches.each_ref());
+    let found = family::families(&sketches.each_ref(), family::Worth::Much);
     let cut = &found.families.first().expect("a family").cut[0];
     let legs = family::split(&models[0], &none, &[cut]).expect("base and head");
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -169,6 +167,7 @@ fn share(origin: &Bytes) -> f64 {
                 axis: tensor.axis,
                 data: tensor.data,
                 row_ends: tensor.row_ends,
+                storage: tensor.storage,
             }
         }
     });

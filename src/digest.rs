@@ -65,7 +65,7 @@ fn short(class: &blake3::Hash) -> ClassKey {
 
 /// Datatype, row shape, and the whole tensor where it has no batch axis: all rows of a run share it.
 fn class_fields(hasher: &mut Hasher, tensor: &InputTensor) {
-    let InputTensor { datatype, shape, axis, data, row_ends: _ } = tensor;
+    let InputTensor { datatype, shape, axis, data, row_ends: _, storage: _ } = tensor;
     hasher.update(&[*datatype as u8, u8::from(axis.is_some())]);
     hasher.update(&(shape.len() as u64).to_le_bytes());
     for (number, &dim) in shape.iter().enumerate() {
@@ -101,6 +101,7 @@ mod tests {
             axis: Some(0),
             data: vec![1, 2, 3, 4, 1, 2].into(),
             row_ends: Vec::new(),
+            storage: crate::rows::Storage::Exact,
         };
         let rate = InputTensor { shape: vec![], axis: None, data: vec![7].into(), ..x.clone() };
         Inputs { tensors: vec![x, rate], rows: 3 }

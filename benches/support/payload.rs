@@ -169,7 +169,13 @@ fn tensor(input: &Value, model: &str, rows: usize) -> (String, InputTensor) {
             other => panic!("no benchmark uses {other}"),
         }
     }
-    let tensor =
-        InputTensor { datatype, shape, axis: Some(0), data: data.into(), row_ends: Vec::new() };
+    let tensor = InputTensor {
+        datatype,
+        shape,
+        axis: Some(0),
+        data: data.into(),
+        row_ends: Vec::new(),
+        storage: graftd::rows::Storage::Exact,
+    };
     (name, tensor)
 }

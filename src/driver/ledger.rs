@@ -7,7 +7,7 @@ use crate::id::{BatchId, RequestId, SessionId, StageId};
 use crate::metrics::{ModelMetrics, Phases};
 use crate::model::ModelSpec;
 use crate::model::way::Way;
-use crate::rows::{Block, Inputs, RowValue};
+use crate::rows::{Block, Inputs, RowValue, Storage};
 use crate::sched::event::{Action, Outcome, RowRef, RunReason, SettledRow, Slot, Store};
 use crate::sched::flight::FlightId;
 use crate::sched::reuse::Route;
@@ -123,6 +123,13 @@ impl Ledger {
     /// Says how batches of a base or a head are put together.
     pub(super) fn add_leg(&mut self, stage: StageId, leg: Leg) {
         self.legs.insert(stage, Arc::new(leg));
+    }
+
+    /// Says how the outputs of a base lie in memory from the next batch on.
+    pub(super) fn set_storage(&mut self, stage: StageId, storage: Storage) {
+        if let Some(leg) = self.legs.get_mut(&stage) {
+            Arc::make_mut(leg).storage = storage;
+        }
     }
 
     /// Strikes a batch that ended.
@@ -243,7 +250,8 @@ impl Ledger {
         let spec = &first.spec;
         let output_axes =
             if first.whole { spec.whole_axes.clone() } else { spec.output_axes.clone() };
-        let mut plan = BatchPlan { runs: Vec::new(), output_axes, whole: first.whole };
+        let storage = Storage::Exact;
+        let mut plan = BatchPlan { runs: Vec::new(), output_axes, whole: first.whole, storage };
         for row in rows {
             // The scheduler releases a request's inputs only when no flight uses them.
             let entry = self.requests.get(&row.request)?;
@@ -262,7 +270,8 @@ impl Ledger {
     ) -> Option<Planned> {
         let lane = self.lanes.get(&session)?.clone();
         let output_axes = leg.output_axes.clone();
-        let mut plan = BatchPlan { runs: Vec::new(), output_axes, whole: false };
+        let storage = leg.storage;
+        let mut plan = BatchPlan { runs: Vec::new(), output_axes, whole: false, storage };
         for (place, row) in rows.iter().enumerate() {
             let part = bases.get(place).and_then(|flight| self.parts.get(flight));
             let entry = self.requests.get_mut(&row.request)?;

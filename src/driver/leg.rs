@@ -1,7 +1,7 @@
 //! What a batch of a base or a head is gathered from: the inputs of requests and the outputs of the stage below.
 
 use crate::metrics::ModelMetrics;
-use crate::rows::{Block, BlockTensor, InputTensor, Inputs, RowValue};
+use crate::rows::{Block, BlockTensor, InputTensor, Inputs, RowValue, Storage};
 use std::sync::Arc;
 
 /// Where an input of a leg comes from.
@@ -15,7 +15,7 @@ pub enum Source {
 }
 
 /// A base or a head, as batches of it are put together.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Leg {
     /// Where each of its inputs comes from.
     pub inputs: Vec<Source>,
@@ -23,6 +23,8 @@ pub struct Leg {
     pub output_axes: Arc<[Option<usize>]>,
     /// Where its batches are counted; none for a head, whose batches count for its model.
     pub counts: Option<Arc<ModelMetrics>>,
+    /// How its outputs are kept and handed on; the same whether they are kept or not, so that no answer depends on it.
+    pub storage: Storage,
 }
 
 /// One row of the output of the stage below.
@@ -45,8 +47,8 @@ impl Part {
 /// A batch's outputs as inputs of the stage above; they are the same tensors.
 pub(super) fn as_inputs(block: &Block) -> Arc<Inputs> {
     let tensor = |tensor: &BlockTensor| {
-        let BlockTensor { datatype, shape, axis, data, row_ends } = tensor.clone();
-        InputTensor { datatype, shape, axis, data, row_ends }
+        let BlockTensor { datatype, shape, axis, data, row_ends, storage } = tensor.clone();
+        InputTensor { datatype, shape, axis, data, row_ends, storage }
     };
     Arc::new(Inputs { tensors: block.tensors.iter().map(tensor).collect(), rows: block.rows })
 }

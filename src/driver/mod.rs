@@ -18,6 +18,7 @@ use crate::engine::{BatchPlan, Begun, Completion, CompletionSink, EngineError, L
 use crate::id::{BatchId, RequestId, SessionId, StageId};
 use crate::metrics::{End, Metrics, ModelMetrics};
 use crate::reactor::Alarm;
+use crate::rows::Storage;
 use crate::sched::config::{Config, StageConfig};
 use crate::sched::event::{Event, Failure, Job, Outcome, RunReason};
 use crate::sched::{Load, Scheduler};
@@ -201,6 +202,11 @@ impl Driver {
     pub fn add_leg(&self, stage: StageId, leg: leg::Leg, config: StageConfig) {
         self.core.lock().ledger.add_leg(stage, leg);
         self.event(Event::StageUp { stage, config });
+    }
+
+    /// Has the outputs of a base lie in memory so, from its next batch on.
+    pub fn set_storage(&self, base: StageId, storage: Storage) {
+        self.core.lock().ledger.set_storage(base, storage);
     }
 
     fn session_gone(&self, session: SessionId) {

@@ -14,7 +14,7 @@ pub mod runtime;
 pub mod worker;
 
 use crate::id::{BatchId, SessionId};
-use crate::rows::{Block, BlockTensor, Inputs};
+use crate::rows::{Block, BlockTensor, Inputs, Storage};
 use crate::tensor::DataType;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -100,6 +100,8 @@ pub struct BatchPlan {
     pub output_axes: Arc<[Option<usize>]>,
     /// The batch is one request as it came: its outputs are not cut into rows.
     pub whole: bool,
+    /// How its outputs are to lie in memory.
+    pub storage: Storage,
 }
 
 impl BatchPlan {
@@ -142,7 +144,9 @@ impl BatchPlan {
             .into_iter()
             .zip(axes)
             .map(|((datatype, shape, data), axis)| {
-                BlockTensor::new(datatype, shape, axis, data, rows).map_err(|what| {
+                let tensor = BlockTensor::new(datatype, shape, axis, data, rows);
+                let tensor = tensor.map(|tensor| tensor.stored(self.storage));
+                tensor.map_err(|what| {
                     EngineError::model(format!("the model's output is no batch of rows: {what}"))
                 })
             })

@@ -26,6 +26,8 @@ type LostLines = Box<dyn Fn() -> u64 + Send + Sync>;
 #[derive(Default)]
 pub struct Metrics {
     models: Mutex<BTreeMap<(String, u64), Weak<ModelMetrics>>>,
+    /// Bases by their digest.
+    bases: Mutex<BTreeMap<String, Weak<ModelMetrics>>>,
     /// Requests for models or versions that are not there, by what is in the way.
     unknown: AtomicU64,
     unavailable: AtomicU64,
@@ -72,6 +74,24 @@ impl Metrics {
             *place = Arc::downgrade(&counts);
             counts
         })
+    }
+
+    /// The counts of a base, by its digest, for as long as somebody holds them.
+    #[must_use]
+    pub fn base(&self, digest: &str) -> Arc<ModelMetrics> {
+        let mut bases = self.bases.lock();
+        bases.retain(|_, counts| counts.strong_count() > 0);
+        let place = bases.entry(digest.to_owned()).or_default();
+        place.upgrade().unwrap_or_else(|| {
+            let counts = Arc::new(ModelMetrics::new(digest, 1));
+            *place = Arc::downgrade(&counts);
+            counts
+        })
+    }
+
+    /// The counts of all bases.
+    fn bases(&self) -> Vec<Arc<ModelMetrics>> {
+        self.bases.lock().values().filter_map(Weak::upgrade).collect()
     }
 
     /// The counts of everything that is served, by name and version.

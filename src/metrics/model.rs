@@ -234,6 +234,11 @@ impl ModelMetrics {
         size.scatter_ns += scatter;
     }
 
+    /// How long its batches ran, all together.
+    pub(super) fn ran_for(&self) -> Duration {
+        Duration::from_nanos(self.sizes.lock().values().map(|size| size.run_ns).sum())
+    }
+
     /// A batch has none.
     pub(crate) fn batch_failed(&self) {
         self.batches_failed.fetch_add(1, Relaxed);

@@ -91,6 +91,15 @@ const OWN: [(&str, &str, Number); 5] = [
     ("graftd_inferences_total", "Inferences run, as clients count them", |m| of(&m.inferences)),
 ];
 
+/// Counters of a base, whose rows are not told by model: several have them in common.
+const BASE: [(&str, &str, Number); 3] = [
+    ("graftd_base_rows_executed_total", "Rows run by a base", |m| of(&m.rows_executed)),
+    ("graftd_base_batches_total", "Batches run by a base", ModelMetrics::executions),
+    ("graftd_base_batches_failed_total", "Batches of a base without outputs", |m| {
+        of(&m.batches_failed)
+    }),
+];
+
 /// A histogram of a model.
 type Times = fn(&ModelMetrics) -> &Histogram;
 
@@ -116,6 +125,7 @@ impl Metrics {
         self.machine(&mut page);
         own_counters(&mut page, &models);
         own_histograms(&mut page, &models);
+        of_bases(&mut page, &self.bases());
         self.daemon(&mut page, scene);
         page.finish()
     }
@@ -253,6 +263,23 @@ fn own_histograms(page: &mut Page, models: &[Arc<ModelMetrics>]) {
     page.family("graftd_batch_rows", Kind::Histogram, "Rows of a batch");
     for counts in models {
         page.histogram(&name(counts), &counts.batch_rows.snapshot(), ROWS, 1.0);
+    }
+}
+
+fn of_bases(page: &mut Page, bases: &[Arc<ModelMetrics>]) {
+    for (family, help, number) in BASE {
+        page.family(family, Kind::Counter, help);
+        for counts in bases {
+            page.sample(&[("base", &counts.model)], number(counts));
+        }
+    }
+    page.family("graftd_base_run_seconds_total", Kind::Counter, "Time that a base ran");
+    for counts in bases {
+        page.sample(&[("base", &counts.model)], counts.ran_for().as_secs_f64());
+    }
+    page.family("graftd_base_batch_rows", Kind::Histogram, "Rows of a batch of a base");
+    for counts in bases {
+        page.histogram(&[("base", &counts.model)], &counts.batch_rows.snapshot(), ROWS, 1.0);
     }
 }
 

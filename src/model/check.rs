@@ -8,7 +8,7 @@ use crate::id::{ClassKey, RowKey, Tenant};
 use crate::model::padding::Cut;
 use crate::model::way::{BaseUse, Way};
 use crate::request::{InferRequest, Parameter, Parameters, RequestedOutput};
-use crate::rows::{InputTensor, Inputs};
+use crate::rows::{InputTensor, Inputs, Storage};
 use crate::sched::event::{Leg, Path, Priority, Sharing};
 use crate::tensor::{DataType, Tensor, bytes_element_ends};
 use std::borrow::Cow;
@@ -112,7 +112,7 @@ pub(crate) fn path(way: &Way, tenant: Tenant, inputs: &Inputs) -> Path {
         let read = |&number: &usize| inputs.tensors.get(number).cloned();
         let tensors = base.reads.iter().filter_map(read).collect();
         let (rows, class) =
-            digest::keys(&base.digest, tenant, &Inputs { tensors, rows: inputs.rows });
+            digest::keys(&base.keyed_by, tenant, &Inputs { tensors, rows: inputs.rows });
         Leg { stage: base.stage, class, rows }
     };
     Path { bases: way.bases.iter().map(leg).collect(), head: way.head, policy: way.policy }
@@ -302,7 +302,7 @@ fn input(tensor: &Tensor, shape: &[usize], axis: Option<usize>) -> Result<InputT
         row_ends = (1..=rows).map(end).collect();
     }
     let (shape, data) = (shape.to_vec(), data.clone());
-    Ok(InputTensor { datatype: *datatype, shape, axis, data, row_ends })
+    Ok(InputTensor { datatype: *datatype, shape, axis, data, row_ends, storage: Storage::Exact })
 }
 
 fn outputs(request: &InferRequest, spec: &ModelSpec) -> Result<Vec<usize>, InferError> {

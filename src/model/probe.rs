@@ -6,7 +6,7 @@
 
 use super::TensorSpec;
 use crate::graph::Dim;
-use crate::rows::{Block, BlockTensor, InputTensor, Inputs};
+use crate::rows::{Block, BlockTensor, InputTensor, Inputs, Storage};
 use crate::tensor::DataType;
 use half::{bf16, f16};
 
@@ -83,7 +83,8 @@ pub fn row(specs: &[TensorSpec], sample: Sample, kind: Kind) -> Inputs {
         } else {
             vec![]
         };
-        InputTensor { datatype: spec.datatype, shape, axis: spec.axis, data: data.into(), row_ends }
+        let (datatype, axis) = (spec.datatype, spec.axis);
+        InputTensor { datatype, shape, axis, data: data.into(), row_ends, storage: Storage::Exact }
     };
     Inputs { tensors: specs.iter().enumerate().map(tensor).collect(), rows: 1 }
 }
@@ -288,6 +289,7 @@ mod tests {
             axis: None,
             data: data.into(),
             row_ends: vec![],
+            storage: Storage::Exact,
         };
         Block { tensors: vec![tensor], rows: 1 }
     }

@@ -1,5 +1,6 @@
 //! What a user set for one model, over what holds for all.
 
+use crate::rows::Storage;
 use crate::sched::reuse::Policy;
 use crate::text;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,10 @@ pub struct Settings {
     pub threads: Option<usize>,
     /// Whether its rows go through shared bases.
     pub sharing: Option<Policy>,
+    /// How the outputs of bases that it stands on may lie in memory.
+    pub base_storage: Option<Storage>,
+    /// The model that it is said to share a base with.
+    pub base: Option<String>,
 }
 
 impl Settings {
@@ -43,6 +48,8 @@ impl Settings {
             sessions,
             threads,
             sharing,
+            base_storage,
+            base,
         } = self;
         Self {
             dedupe: dedupe.or(lower.dedupe),
@@ -55,6 +62,8 @@ impl Settings {
             sessions: sessions.or(lower.sessions),
             threads: threads.or(lower.threads),
             sharing: sharing.or(lower.sharing),
+            base_storage: base_storage.or(lower.base_storage),
+            base: base.or_else(|| lower.base.clone()),
         }
     }
 }
@@ -66,7 +75,7 @@ pub struct Setting {
     key: Key,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Key {
     Dedupe(bool),
     Cache(bool),
@@ -76,13 +85,16 @@ enum Key {
     Sessions(usize),
     Threads(usize),
     Sharing(Policy),
+    BaseStorage(Storage),
+    Base(String),
 }
 
 /// Sessions or threads past which a number is a slip of the finger.
 const COUNT_MAX: usize = 1024;
 
 const KEYS: &str = "dedupe=on|off, cache=on|off, timeout_ms=N, max_batch_rows=N, \
-                    queue_delay_max_us=N, sessions=N, threads=N, sharing=auto|always|never";
+                    queue_delay_max_us=N, sessions=N, threads=N, sharing=auto|always|never, \
+                    base_storage=exact|float16, base=NAME";
 
 impl FromStr for Setting {
     type Err = String;
@@ -115,6 +127,13 @@ impl FromStr for Setting {
             "sessions" => Key::Sessions(count(path, number()?)?),
             "threads" => Key::Threads(count(path, number()?)?),
             "sharing" => Key::Sharing(value.parse().map_err(|why| format!("{path} {why}"))?),
+            "base_storage" => {
+                Key::BaseStorage(value.parse().map_err(|why| format!("{path} {why}"))?)
+            }
+            "base" if value.is_empty() => {
+                return Err(format!("{path} is empty; expected a model's name"));
+            }
+            "base" => Key::Base(value.to_owned()),
             other => return Err(format!("'{other}' is no key; expected one of {KEYS}")),
         };
         Ok(Self { model: model.to_owned(), key })
@@ -155,7 +174,7 @@ pub fn by_model(settings: &[Setting]) -> BTreeMap<String, Settings> {
     let mut models: BTreeMap<String, Settings> = BTreeMap::new();
     for Setting { model, key } in settings {
         let place = models.entry(model.clone()).or_default();
-        match *key {
+        match key.clone() {
             Key::Dedupe(on) => place.dedupe = Some(on),
             Key::Cache(on) => place.cache = Some(on),
             Key::TimeoutMs(ms) => place.timeout = Some(Duration::from_millis(ms)),
@@ -163,6 +182,8 @@ pub fn by_model(settings: &[Setting]) -> BTreeMap<String, Settings> {
             Key::Sessions(count) => place.sessions = Some(count),
             Key::Threads(count) => place.threads = Some(count),
             Key::Sharing(policy) => place.sharing = Some(policy),
+            Key::BaseStorage(storage) => place.base_storage = Some(storage),
+            Key::Base(name) => place.base = Some(name),
             Key::QueueDelayMaxUs(us) => place.queue_delay = Some(Duration::from_micros(us)),
         }
     }

@@ -13,6 +13,8 @@ pub struct BaseUse {
     pub stage: StageId,
     /// The content of all that leads from the inputs to its output.
     pub digest: StageDigest,
+    /// What tells its rows from those of other bases, and rounded ones from exact ones.
+    pub keyed_by: StageDigest,
     /// The numbers of the model's inputs that its output depends on, in the base's order.
     pub reads: Vec<usize>,
 }

@@ -1,6 +1,6 @@
 //! The outputs of one batch, and how answers are put together from rows of such blocks.
 
-use super::Layout;
+use super::{Layout, Storage, half};
 use crate::tensor::{DataType, OutputTensor, Shape, bytes_element_ends};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -18,6 +18,8 @@ pub struct BlockTensor {
     pub data: Bytes,
     /// For `BYTES` with a batch axis: the end of each row in `data`.
     pub row_ends: Vec<usize>,
+    /// How the elements lie in `data`; exact in answers.
+    pub storage: Storage,
 }
 
 /// The outputs of one batch, in the order of the model's outputs.
@@ -67,7 +69,23 @@ impl BlockTensor {
                 row_ends = (1..=rows).map(end).collect();
             }
         }
-        Ok(Self { datatype, shape, axis, data, row_ends })
+        Ok(Self { datatype, shape, axis, data, row_ends, storage: Storage::Exact })
+    }
+
+    /// The same tensor stored so, where it can be: FP16 stands for FP32 without numbers that are too large for it.
+    ///
+    /// # Cost
+    /// Converts every element that is not stored so yet.
+    #[must_use]
+    pub fn stored(self, storage: Storage) -> Self {
+        if (self.storage, storage, self.datatype) != (Storage::Exact, Storage::Half, DataType::Fp32)
+        {
+            return self;
+        }
+        match half::packed(&self.data) {
+            Some(data) => Self { data, storage, ..self },
+            None => self,
+        }
     }
 
     /// Rows `first..first + count` as pieces in the order of the tensor.
@@ -77,6 +95,7 @@ impl BlockTensor {
             let end = |row: usize| row.checked_sub(1).map_or(0, |row| self.row_ends[row]);
             return vec![self.data.slice(end(first)..end(first + count))];
         };
+        let element = self.storage.shrinks(element);
         let Some(Layout { outer, rows, inner }) = Layout::of(&self.shape, axis, element) else {
             return Vec::new();
         };
@@ -248,6 +267,38 @@ mod tests {
         let block = Arc::new(Block { tensors: vec![tensor], rows: 2 });
         let whole = assemble("y", 0, &rows(&block, &[1, 0])).unwrap();
         assert_eq!((whole.byte_len(), whole.shape.0[1]), (0, 2));
+    }
+
+    #[test]
+    fn half_the_bytes_stand_for_the_same_rows() {
+        use crate::rows::{InputTensor, Inputs};
+        let values = [1.5_f32, -2.0, 0.25, 8.0];
+        let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let exact = BlockTensor::new(DataType::Fp32, vec![2, 2], Some(0), data.clone().into(), 2);
+        let exact = exact.unwrap();
+        let half = exact.clone().stored(Storage::Half);
+        assert_eq!((half.storage, half.data.len()), (Storage::Half, 8));
+        let block = |tensor| Arc::new(Block { tensors: vec![tensor], rows: 2 });
+        let inputs = |row: &RowValue| {
+            let BlockTensor { datatype, shape, axis, data, row_ends, storage } =
+                row.block.tensors[0].clone();
+            let tensor = InputTensor { datatype, shape, axis, data, row_ends, storage };
+            Inputs { tensors: vec![tensor], rows: row.block.rows }
+        };
+        // Those that are kept, rounded, beside those that are not.
+        let kept = inputs(&rows(&block(half), &[1])[0].detached());
+        let fresh = inputs(&rows(&block(exact), &[0])[0]);
+        let runs = [(&kept, 0, 1), (&fresh, 0, 2)];
+        let mut dest = vec![0; Inputs::batch_bytes(0, &runs)];
+        Inputs::gather(0, &runs, &mut dest);
+        assert_eq!(dest, [&data[8..], &data[..]].concat());
+        let large = BlockTensor { data: 1e9_f32.to_le_bytes().to_vec().into(), ..fresh_of(&[1]) };
+        assert_eq!(large.stored(Storage::Half).storage, Storage::Exact);
+    }
+
+    fn fresh_of(shape: &[usize]) -> BlockTensor {
+        let data = vec![0; 4 * shape.iter().product::<usize>()].into();
+        BlockTensor::new(DataType::Fp32, shape.to_vec(), Some(0), data, shape[0]).unwrap()
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The checked inputs of one request, and how its rows are gathered into a batch.
 
-use super::Layout;
+use super::{Layout, Storage};
 use crate::tensor::DataType;
 use bytes::Bytes;
 
@@ -17,6 +17,8 @@ pub struct InputTensor {
     pub data: Bytes,
     /// For `BYTES` with a batch axis: the end of each row in `data`.
     pub row_ends: Vec<usize>,
+    /// How the elements lie in `data`.
+    pub storage: Storage,
 }
 
 /// The checked inputs of one request.
@@ -46,6 +48,7 @@ impl InputTensor {
             let start = end(first);
             return (1, 0, start, end(first + count) - start);
         };
+        let element = self.storage.shrinks(element);
         let Some(layout) = Layout::of(&self.shape, axis, element) else { return (0, 0, 0, 0) };
         let Layout { outer, rows, inner } = layout;
         (outer, rows * inner, first * inner, count * inner)
@@ -81,8 +84,7 @@ impl InputTensor {
             (0..outer).map(piece).collect::<Option<Vec<_>>>()?.concat().into()
         };
         let row_ends = if self.row_ends.is_empty() { Vec::new() } else { vec![length] };
-        let (datatype, axis) = (self.datatype, self.axis);
-        Some(Self { datatype, shape: self.batch_shape(1), axis, data, row_ends })
+        Some(Self { shape: self.batch_shape(1), data, row_ends, ..*self })
     }
 
     /// The size of the batch axis; 1 without one.
@@ -114,6 +116,7 @@ impl Inputs {
         let tensor = |(index, tensor): (usize, &InputTensor)| {
             let mut data = vec![0; Self::batch_bytes(index, &runs)];
             Self::gather(index, &runs, &mut data);
+            let storage = Storage::Exact;
             let mut row_ends = Vec::new();
             if !tensor.row_ends.is_empty() {
                 let ends = rows.iter().scan(0, |end, row| {
@@ -123,7 +126,7 @@ impl Inputs {
                 row_ends.extend(ends);
             }
             let shape = tensor.batch_shape(rows.len());
-            InputTensor { shape, data: data.into(), row_ends, ..tensor.clone() }
+            InputTensor { shape, data: data.into(), row_ends, storage, ..tensor.clone() }
         };
         let tensors = first.tensors.iter().enumerate().map(tensor).collect();
         Self { tensors, rows: rows.len() }
@@ -140,11 +143,11 @@ impl Inputs {
     pub fn batch_bytes(index: usize, runs: &[(&Self, usize, usize)]) -> usize {
         let bytes = |&(inputs, first, count): &(&Self, usize, usize)| {
             let (outer, _, _, length) = inputs.tensors[index].extent(first, count);
-            outer * length
+            inputs.tensors[index].storage.grows(outer * length)
         };
         match runs.first() {
             Some((inputs, ..)) if inputs.tensors[index].axis.is_none() => {
-                inputs.tensors[index].data.len()
+                inputs.tensors[index].storage.grows(inputs.tensors[index].data.len())
             }
             _ => runs.iter().map(bytes).sum(),
         }
@@ -156,21 +159,26 @@ impl Inputs {
     /// [`batch_bytes`](Self::batch_bytes) bytes.
     ///
     /// # Cost
-    /// One copy of every byte; one `memcpy` a run where the batch axis is the first.
+    /// One copy of every byte; one `memcpy` a run where the batch axis is the first. What is kept as FP16 is converted
+    /// instead of copied.
     pub fn gather(index: usize, runs: &[(&Self, usize, usize)], dest: &mut [u8]) {
         let Some((first, ..)) = runs.first() else { return };
         if first.tensors[index].axis.is_none() {
-            dest.copy_from_slice(&first.tensors[index].data);
+            first.tensors[index].storage.copy(&first.tensors[index].data, dest);
             return;
         }
-        let mut pieces: Vec<_> =
-            runs.iter().map(|&(i, row, n)| i.tensors[index].pieces(row, n)).collect();
+        let mut pieces: Vec<_> = runs
+            .iter()
+            .map(|&(i, row, n)| (i.tensors[index].storage, i.tensors[index].pieces(row, n)))
+            .collect();
         let mut rest = dest;
         loop {
             let mut more = false;
-            for piece in pieces.iter_mut().filter_map(Iterator::next) {
-                let (head, tail) = rest.split_at_mut(piece.len());
-                head.copy_from_slice(piece);
+            let next =
+                pieces.iter_mut().filter_map(|(storage, pieces)| Some((*storage, pieces.next()?)));
+            for (storage, piece) in next {
+                let (head, tail) = rest.split_at_mut(storage.grows(piece.len()));
+                storage.copy(piece, head);
                 rest = tail;
                 more = true;
             }
@@ -193,6 +201,7 @@ mod tests {
             axis: Some(axis),
             data: (first..first + count).collect::<Vec<_>>().into(),
             row_ends: Vec::new(),
+            storage: Storage::Exact,
         }
     }
 
@@ -225,6 +234,7 @@ mod tests {
             axis: Some(0),
             data: Bytes::from_static(b"\x01\0\0\0a\x02\0\0\0bc"),
             row_ends: vec![5, 11],
+            storage: Storage::Exact,
         };
         assert_eq!(gathered(&strings, &strings, [(1, 1), (0, 1)]), b"\x02\0\0\0bc\x01\0\0\0a");
         assert_eq!(strings.row_bytes(), 6);

@@ -57,7 +57,7 @@ pub(super) fn families(files: &[PathBuf]) -> Families {
         }
     }
     let sketches: Vec<&Sketch> = models.iter().map(|model| &model.sketch).collect();
-    let found = family::families(&sketches);
+    let found = family::families(&sketches, family::Worth::Much);
     let named = |members: &[usize]| members.iter().map(|&at| models[at].name.clone()).collect();
     let noted = found.notes.into_iter();
     left.extend(noted.map(|note| Left { members: named(&note.members), why: note.why }));

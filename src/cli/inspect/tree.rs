@@ -75,7 +75,9 @@ fn about(head: &Head) -> Vec<String> {
         false => "answers as the whole does".to_owned(),
     });
     let rests = head.rests.then(|| "the whole rests".to_owned());
-    [sizes, difference, rests].into_iter().flatten().collect()
+    let rounded = |most| format!("by {most:.1e} with base outputs stored as float16");
+    let rounded = head.rounded.map(rounded);
+    [sizes, difference, rounded, rests].into_iter().flatten().collect()
 }
 
 /// Draws families for Graphviz.

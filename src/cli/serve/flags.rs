@@ -5,13 +5,14 @@
 
 use super::values::{
     batch_bytes, bytes, bytes_some, count, isolation, listen, ms_some, seconds_some, sharing,
-    switch, threads,
+    storage, switch, threads,
 };
 use crate::driver::load::Isolation;
 use crate::engine::onnx::Provider;
 use crate::logging::{Form, check_filter};
 use crate::model::settings::Setting;
 use crate::repository::control::Mode;
+use crate::rows::Storage;
 use crate::sched::reuse::Policy;
 use clap::Args;
 use std::net::SocketAddr;
@@ -128,7 +129,8 @@ pub struct Sharing {
     #[arg(value_parser = batch_bytes)]
     pub batch_bytes: u64,
     /// A setting of one model: dedupe=on|off, cache=on|off, timeout_ms, max_batch_rows,
-    /// queue_delay_max_us, sessions, threads or sharing; may be given more than once
+    /// queue_delay_max_us, sessions, threads, sharing, base_storage or base (a model to share a base with);
+    /// may be given more than once
     #[arg(long, value_name = "MODEL.KEY=VALUE", env = "GRAFTD_SET", value_delimiter = ',')]
     pub set: Vec<Setting>,
     /// Run equal rows in flight each by itself
@@ -146,6 +148,16 @@ pub struct Sharing {
     #[arg(long, value_name = "BYTES", env = "GRAFTD_BASE_CACHE_BYTES", default_value = "256M")]
     #[arg(value_parser = bytes)]
     pub base_cache_bytes: u64,
+    /// How base outputs lie in memory: as they are, or rounded to float16, in half of it; that holds for a base whose
+    /// models all say so, and moves their answers, by how much `graftd inspect` shows
+    #[arg(
+        long,
+        value_name = "exact|float16",
+        env = "GRAFTD_BASE_STORAGE",
+        default_value = "exact"
+    )]
+    #[arg(value_parser = storage)]
+    pub base_storage: Storage,
     /// How long a whole model whose rows go through a shared base stays in memory after its last run
     #[arg(long, value_name = "S", env = "GRAFTD_REST_AFTER_S", default_value_t = 60)]
     #[arg(value_parser = seconds_some)]

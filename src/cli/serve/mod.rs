@@ -163,6 +163,7 @@ impl ServeArgs {
             queue_delay: Duration::from_micros(sharing.queue_delay_max_us),
             join: !sharing.no_dedupe,
             sharing: sharing.sharing,
+            base_storage: sharing.base_storage,
             models: settings::by_model(&sharing.set),
             load_timeout: Duration::from_secs(running.load_timeout_s),
         })

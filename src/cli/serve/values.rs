@@ -1,6 +1,7 @@
 //! What was typed, as values: each parser says what is allowed when it refuses.
 
 use crate::driver::load::Isolation;
+use crate::rows::Storage;
 use crate::sched::reuse::Policy;
 use nix::unistd::{Group, User};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -24,6 +25,10 @@ pub(super) fn isolation(text: &str) -> Result<Isolation, String> {
 
 pub(super) fn sharing(text: &str) -> Result<Policy, String> {
     text.parse().map_err(|_: String| "expected one of auto, always, never".to_owned())
+}
+
+pub(super) fn storage(text: &str) -> Result<Storage, String> {
+    text.parse().map_err(|_: String| "expected exact or float16".to_owned())
 }
 
 /// Something that is there or not.

@@ -37,6 +37,7 @@ use crate::model::settings::Settings;
 use crate::model::stash::{PrivateCopy, Stash, Stashed};
 use crate::model::way::WayCell;
 use crate::model::{ModelSpec, Rows, TensorSpec};
+use crate::rows::Storage;
 use crate::sched::config::StageConfig;
 use crate::sched::event::{Event, Purpose, Store};
 use crate::sched::reuse::Policy;
@@ -88,6 +89,8 @@ pub struct LoadConfig {
     pub join: bool,
     /// Whether models go through shared bases that do not say.
     pub sharing: Policy,
+    /// How base outputs may lie in memory for models that do not say.
+    pub base_storage: Storage,
     /// What the user set for single models, by name.
     pub models: BTreeMap<String, Settings>,
     /// How long loading one version may take.

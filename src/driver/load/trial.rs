@@ -29,7 +29,7 @@ pub(super) struct Probed {
 pub(super) fn sample_plan(probed: &Probed, sample: Sample, rows: usize) -> Arc<BatchPlan> {
     let independent = matches!(probed.rows, Rows::Independent { .. });
     let axes = probed.outputs.iter().map(|output| output.axis.filter(|_| independent)).collect();
-    let mut plan = BatchPlan { output_axes: axes, whole: !independent, runs: Vec::new() };
+    let mut plan = BatchPlan { output_axes: axes, whole: !independent, ..BatchPlan::default() };
     for _ in 0..rows {
         // Requests of their own, as they come in life.
         let row = probe::row(&probed.inputs, sample, Kind::Normal(probed.seed));

@@ -42,7 +42,8 @@ pub(super) async fn declared(
         let checked = check::check(&request, spec, Tenant(0), usize::MAX);
         let checked = checked.map_err(|error| place(error.message))?;
         let axes = if checked.whole { &spec.whole_axes } else { &spec.output_axes };
-        let mut plan = BatchPlan { output_axes: axes.clone(), whole: checked.whole, runs: vec![] };
+        let (output_axes, whole) = (axes.clone(), checked.whole);
+        let mut plan = BatchPlan { output_axes, whole, ..BatchPlan::default() };
         plan.runs.push((checked.inputs.clone(), 0, checked.inputs.rows));
         let plan = Arc::new(plan);
         for lane in lanes {

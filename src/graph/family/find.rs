@@ -22,6 +22,24 @@ const GAIN_MIN: f64 = 0.05;
 /// Deepest bases inside each other.
 const DEPTH_MAX: usize = 16;
 
+/// How much models must have in common for a base to be split off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Worth {
+    /// As much as pays: a fifth of the compute of some of them, in heavy operators.
+    Much,
+    /// Anything that is computed: somebody said that they share a base.
+    Anything,
+}
+
+impl Worth {
+    fn is_met(self, is_heavy: bool, share: f64) -> bool {
+        match self {
+            Self::Much => is_heavy && share >= SHARE_MIN,
+            Self::Anything => share > 0.0,
+        }
+    }
+}
+
 /// Models with a common base.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Family {
@@ -65,12 +83,12 @@ pub struct Found {
     pub notes: Vec<Note>,
 }
 
-/// Finds the families among some models, given by their sketches.
+/// Finds the families among some models, given by their sketches, where a base is worth that much.
 ///
 /// # Cost
 /// A few passes over the nodes of all models for each level of nesting; no weights are looked at.
 #[must_use]
-pub fn families(sketches: &[&Sketch]) -> Found {
+pub fn families(sketches: &[&Sketch], worth: Worth) -> Found {
     let none = HashMap::new();
     let anonymous: Vec<_> =
         sketches.iter().map(|sketch| sketch.dag.digests(&sketch.holes(), &none)).collect();
@@ -80,7 +98,7 @@ pub fn families(sketches: &[&Sketch]) -> Found {
     }
     let mut found = Found::default();
     let totals: Vec<f64> = sketches.iter().map(|sketch| sketch.flops()).collect();
-    for group in candidates(holders.forest(), &totals, &mut found.notes) {
+    for group in candidates(holders.forest(), &totals, worth, &mut found.notes) {
         let mut numbers = Numbers::default();
         let mut members = Vec::new();
         for (&id, digests) in group.iter().filter_map(|id| Some((id, anonymous.get(*id)?))) {
@@ -90,7 +108,8 @@ pub fn families(sketches: &[&Sketch]) -> Found {
             let anonymous = sketch.dag.digests(&sketch.holes(), &none);
             members.push((id, Member { sketch, numbers: own, anonymous, digests }));
         }
-        let mut search = Search { members, holders: Holders::default(), notes: Vec::new() };
+        let (holders, notes) = (Holders::default(), Vec::new());
+        let mut search = Search { members, worth, holders, notes };
         search.run(&mut found.families);
         found.notes.append(&mut search.notes);
     }
@@ -105,14 +124,19 @@ fn nodes<'s>(sketch: &'s Sketch, steps: &'s [Digest]) -> impl Iterator<Item = (D
 }
 
 /// The outermost groups that share enough, as sets of models.
-fn candidates(forest: Vec<Group>, totals: &[f64], notes: &mut Vec<Note>) -> Vec<Vec<usize>> {
+fn candidates(
+    forest: Vec<Group>,
+    totals: &[f64],
+    worth: Worth,
+    notes: &mut Vec<Note>,
+) -> Vec<Vec<usize>> {
     let mut queue: Vec<(Group, f64, bool)> = forest.into_iter().map(|g| (g, 0.0, false)).collect();
     let mut taken = Vec::new();
     while let Some((group, around, heavy)) = queue.pop() {
         let shared = group.own + around;
         let heavy = heavy || group.is_heavy;
         let share = largest_share(&group.members, shared, totals);
-        if heavy && share >= SHARE_MIN {
+        if worth.is_met(heavy, share) {
             taken.push(group.members);
             continue;
         }
@@ -152,6 +176,7 @@ struct Below {
 struct Search<'s> {
     /// With their places in what was asked; ascending.
     members: Vec<(usize, Member<'s>)>,
+    worth: Worth,
     holders: Holders,
     notes: Vec<Note>,
 }
@@ -229,7 +254,7 @@ impl Search<'_> {
             members.iter().map(|m| flops / m.sketch.flops().max(1.0)).fold(0.0, f64::max)
         };
         if below.cut.is_empty() {
-            if !base.is_heavy || gain(base.flops) < SHARE_MIN {
+            if !self.worth.is_met(base.is_heavy, gain(base.flops)) {
                 return Err(Some(too_little(gain(base.flops))));
             }
         } else {

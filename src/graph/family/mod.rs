@@ -29,7 +29,7 @@ mod real_tests;
 mod tests;
 
 pub use content::Weights;
-pub use find::{Family, Found, Note, families};
+pub use find::{Family, Found, Note, Worth, families};
 pub use sketch::{Sketch, sketch};
 pub use split::{Leg, Source, split};
 

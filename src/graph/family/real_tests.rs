@@ -57,7 +57,7 @@ fn found(folder: &str) -> Option<String> {
         }
     }
     let names: Vec<&str> = kept.iter().map(|(name, _)| *name).collect();
-    let found = families(&sketches.iter().collect::<Vec<_>>());
+    let found = families(&sketches.iter().collect::<Vec<_>>(), Worth::Much);
     for note in &found.notes {
         let members: Vec<&str> = note.members.iter().map(|&at| names[at]).collect();
         println!("{members:?}: {}", note.why);
@@ -162,7 +162,7 @@ fn a_real_pair_that_differs_in_one_weight_is_separated_below_it() {
     let mut shares = Vec::new();
     for nth in (0..35).step_by(5) {
         let (other, data) = flipped(model, nth);
-        let found = families(&[&own, &sketch(&other, &none).unwrap()]);
+        let found = families(&[&own, &sketch(&other, &none).unwrap()], Worth::Much);
         let [family] = &found.families[..] else {
             // Below it lies too little: the weight is one of the first.
             continue;

@@ -5,7 +5,7 @@
 mod random;
 
 use super::dag::Dag;
-use super::find::{Found, families};
+use super::find::{Found, Worth, families};
 use super::hash::{Digest, Fields};
 use super::net::net;
 use super::sketch::{Sketch, sketch};
@@ -28,7 +28,7 @@ fn sketches(models: &[Model]) -> Vec<Sketch> {
 
 fn find(builds: &[Build]) -> Found {
     let models: Vec<Model> = builds.iter().map(Build::model).collect();
-    families(&sketches(&models).iter().collect::<Vec<_>>())
+    families(&sketches(&models).iter().collect::<Vec<_>>(), Worth::Much)
 }
 
 fn legs(build: &Build, cuts: &[&[&str]]) -> Vec<Leg> {
@@ -347,5 +347,6 @@ fn a_sketch_survives_its_file() {
     let text = serde_json::to_string(&made).unwrap();
     let back: Sketch = serde_json::from_str(&text).unwrap();
     let other = sketch(&chain(&[1, 2, 4], "").model(), &none).unwrap();
-    assert_eq!(families(&[&made, &other]), families(&[&back, &other]));
+    let found = |sketch| families(&[sketch, &other], Worth::Much);
+    assert_eq!(found(&made), found(&back));
 }

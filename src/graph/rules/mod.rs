@@ -63,7 +63,7 @@ pub(crate) fn judge_all(model: &super::Model) {
     let none = |_: &super::ExternalData| Err("no files here".to_owned());
     let _ = super::family::split(model, &none, &[]);
     if let Ok(sketch) = super::family::sketch(model, &none) {
-        let found = super::family::families(&[&sketch, &sketch]);
+        let found = super::family::families(&[&sketch, &sketch], super::family::Worth::Much);
         for family in &found.families {
             let _ = super::family::split(model, &none, &[&family.cut[0]]);
         }

@@ -2,6 +2,7 @@
 
 use crate::model::padding::Declared;
 use crate::model::settings::Settings;
+use crate::rows::Storage;
 use crate::sched::reuse::Policy;
 use serde::Deserialize;
 use std::num::NonZeroUsize;
@@ -23,6 +24,8 @@ struct Own {
     sessions: Option<NonZeroUsize>,
     threads: Option<NonZeroUsize>,
     sharing: Option<Policy>,
+    base_storage: Option<Storage>,
+    base: Option<String>,
     #[serde(default)]
     padding: Vec<Declared>,
 }
@@ -50,6 +53,8 @@ pub(super) fn parse(text: &str) -> Result<(Settings, Vec<Declared>), String> {
         sessions,
         threads,
         sharing,
+        base_storage,
+        base,
         padding,
     } = own;
     let count = |key: &str, value: Option<NonZeroUsize>| match value.map(NonZeroUsize::get) {
@@ -74,6 +79,8 @@ pub(super) fn parse(text: &str) -> Result<(Settings, Vec<Declared>), String> {
         sessions: count("sessions", sessions)?,
         threads: count("threads", threads)?,
         sharing,
+        base_storage,
+        base,
     };
     Ok((settings, padding))
 }
@@ -85,7 +92,8 @@ mod tests {
     #[test]
     fn all_keys_are_read() {
         let text = "dedupe = false\ncache = true # kept\ntimeout_ms = 20\nmax_batch_rows = 8\n\
-                    preferred_batch_rows = [8, 4]\nqueue_delay_max_us = 50\nsessions = 2\nthreads = 3\nsharing = \"always\"\n";
+                    preferred_batch_rows = [8, 4]\nqueue_delay_max_us = 50\nsessions = 2\nthreads = 3\nsharing = \"always\"\n\
+                    base_storage = \"float16\"\nbase = \"encoder\"\n";
         let expected = Settings {
             dedupe: Some(false),
             cache: Some(true),
@@ -95,6 +103,8 @@ mod tests {
             queue_delay: Some(Duration::from_micros(50)),
             sessions: Some(2),
             sharing: Some(Policy::Always),
+            base_storage: Some(Storage::Half),
+            base: Some("encoder".to_owned()),
             threads: Some(3),
         };
         assert_eq!(parse(text), Ok((expected, vec![])));

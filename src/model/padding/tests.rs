@@ -46,6 +46,7 @@ fn request(rows: usize, size: usize) -> Inputs {
         axis: Some(0),
         data: data.into(),
         row_ends: vec![],
+        storage: crate::rows::Storage::Exact,
     };
     let x = tensor(DataType::Uint8, &[rows, size, 2], (0..count).collect());
     let mask = tensor(DataType::Int16, &[rows, size], ones(DataType::Int16, rows * size));

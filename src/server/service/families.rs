@@ -58,6 +58,9 @@ pub struct Head {
     /// size; none of a file, where nothing is run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub difference: Option<f64>,
+    /// The same with base outputs stored as float16; none where they are stored as they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rounded: Option<f64>,
 }
 
 /// The bytes of a family.
@@ -166,5 +169,6 @@ fn head(member: &MemberFacts) -> Head {
         whole_bytes: member.whole_bytes,
         rests: member.rests,
         difference: Some(member.difference),
+        rounded: member.rounded,
     }
 }

@@ -14,7 +14,14 @@ const AT_A_TIME: usize = 64;
 pub(super) fn int64(shape: &[usize], axis: Option<usize>, values: &[i64]) -> InputTensor {
     let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     let shape = shape.to_vec();
-    InputTensor { datatype: DataType::Int64, shape, axis, data: data.into(), row_ends: Vec::new() }
+    InputTensor {
+        datatype: DataType::Int64,
+        shape,
+        axis,
+        data: data.into(),
+        row_ends: Vec::new(),
+        storage: graftd::rows::Storage::Exact,
+    }
 }
 
 /// One request of a crowd, and what must come of it.

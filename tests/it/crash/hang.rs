@@ -12,7 +12,14 @@ fn float(shape: &[usize], first: f32) -> InputTensor {
     let count: usize = shape.iter().product();
     let data: Vec<u8> = (0..count).flat_map(|i| (first + i as f32).to_le_bytes()).collect();
     let (datatype, shape) = (DataType::Fp32, shape.to_vec());
-    InputTensor { datatype, shape, axis: None, data: data.into(), row_ends: Vec::new() }
+    InputTensor {
+        datatype,
+        shape,
+        axis: None,
+        data: data.into(),
+        row_ends: Vec::new(),
+        storage: graftd::rows::Storage::Exact,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

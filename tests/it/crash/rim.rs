@@ -55,6 +55,7 @@ fn call(timeout: Option<Duration>) -> Call {
         axis: Some(0),
         data: vec![7].into(),
         row_ends: Vec::new(),
+        storage: graftd::rows::Storage::Exact,
     };
     let spec = ModelSpec {
         name: "echo".into(),

@@ -82,6 +82,7 @@ impl Settings {
             queue_delay: Duration::ZERO,
             join: true,
             sharing: graftd::sched::reuse::Policy::Auto,
+            base_storage: graftd::rows::Storage::Exact,
             models: std::collections::BTreeMap::new(),
             load_timeout: Duration::from_secs(60),
         };

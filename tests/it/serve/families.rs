@@ -47,9 +47,13 @@ fn heads(base: &Value) -> Vec<&str> {
 
 /// Has a model loaded or unloaded.
 async fn told(daemon: &Daemon, verb: &str) {
+    told_of(daemon, verb, "kin_right").await;
+}
+
+async fn told_of(daemon: &Daemon, verb: &str, model: &str) {
     let socket = daemon.setup.socket();
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_graftd"));
-    let told = command.arg(verb).arg("kin_right").arg("--socket").arg(socket).output().await;
+    let told = command.args([verb, model, "--socket"]).arg(socket).output().await;
     let told = told.expect("it runs");
     assert!(told.status.success(), "{told:?}");
 }
@@ -109,13 +113,8 @@ async fn what_is_served_is_shown_with_its_proof_and_why_others_are_left_whole() 
         assert_eq!(head["rests"], true);
         assert!(head["whole_bytes"].as_u64() > Some(0), "{head}");
     }
-    let left = found["left"].as_array().expect("left");
-    let reason = |model: &str| {
-        let one = left.iter().find(|one| one["members"][0] == model).expect("a reason");
-        one["why"].as_str().expect("a sentence")
-    };
-    assert_eq!(reason("mlp:1"), "it has nothing large enough in common with another");
-    assert_eq!(reason("div:1"), "its sharing setting says never");
+    assert_eq!(left(&found, "mlp:1"), "it has nothing large enough in common with another");
+    assert_eq!(left(&found, "div:1"), "its sharing setting says never");
     let text = inspected(&["--socket", &socket, "kin_left"]).await;
     assert!(text.contains("\n│  └─ kin_right:1: "), "{text}");
     assert!(text.contains(", the whole rests\n") && !text.contains("mlp"), "{text}");
@@ -233,4 +232,115 @@ async fn a_model_whose_family_goes_serves_whole_again_without_a_gap() {
     }
     let (route, _) = answer(&daemon, rows("kin_left", 30_000..30_002)).await;
     assert_eq!(route, "hit=0 join=0 run=2");
+}
+
+/// Families as a daemon tells of them.
+async fn families(daemon: &Daemon) -> Value {
+    let socket = daemon.setup.socket().display().to_string();
+    serde_json::from_str(&inspected(&["--socket", &socket, "--json"]).await).expect("JSON")
+}
+
+/// Why a model is in no family.
+fn left<'a>(found: &'a Value, model: &str) -> &'a str {
+    let left = found["left"].as_array().expect("left");
+    let one = left.iter().find(|one| one["members"][0] == model);
+    one.expect("a reason")["why"].as_str().expect("a sentence")
+}
+
+#[tokio::test]
+async fn base_outputs_may_be_kept_as_float16() {
+    needs_runtime!();
+    let daemon = family(&["--sharing", "always", "--base-storage", "float16"]).await;
+    let whole = Setup::new(&KIN).flags(&["--sharing", "never"]).start().await;
+    let mut expected = ["recompute=5", "reuse=5 follow=0 recompute=0"].into_iter();
+    for model in &KIN[..2] {
+        let told = format!("model {model}:1: its base outputs are stored as float16");
+        daemon.logged(&told, 0).await;
+        let (taken, rounded) = answer(&daemon, rows(model, 0..5)).await;
+        assert!(taken.ends_with(expected.next().expect("one each")), "{model}: {taken}");
+        let (_, plain) = answer(&whole, rows(model, 0..5)).await;
+        let worst = rounded.iter().zip(&plain).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst > 0.0 && worst < 1e-2, "{model}: {worst}");
+    }
+    // Five rows of each of two bases, 64 numbers a row, and what keeping a row costs.
+    daemon.metric_is("graftd_base_bytes", f64::from(10 * (64 * 2 + 256))).await;
+    let found = families(&daemon).await;
+    let head = &found["families"][0]["bases"][0]["heads"][0];
+    let (exact, rounded) = (head["difference"].as_f64(), head["rounded"].as_f64());
+    assert!(rounded > exact && rounded < Some(1e-2), "{head}");
+}
+
+#[tokio::test]
+async fn one_model_that_wants_exact_base_outputs_has_them_kept_exactly() {
+    needs_runtime!();
+    let flags = ["--sharing", "always", "--base-storage", "float16"];
+    let flags = [&flags[..], &["--set", "kin_far.base_storage=exact"]].concat();
+    let daemon = family(&flags).await;
+    let found = families(&daemon).await;
+    // It stands on the lower base alone; the upper one is rounded on.
+    let (far, left) = (&found["families"][0]["heads"][0], &found["families"][0]["bases"][0]);
+    assert!(far["rounded"].is_null() && left["heads"][0]["rounded"].is_number(), "{found}");
+    let (_, first) = answer(&daemon, rows("kin_left", 0..3)).await;
+    let (route, far) = answer(&daemon, rows("kin_far", 0..3)).await;
+    assert!(route.contains("reuse=3"), "{route}");
+    let whole = Setup::new(&KIN).flags(&["--sharing", "never"]).start().await;
+    let (_, plain) = answer(&whole, rows("kin_far", 0..3)).await;
+    let worst = far.iter().zip(&plain).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst < 1e-5 && !first.is_empty(), "{worst}");
+}
+
+#[tokio::test]
+async fn a_base_can_be_named() {
+    needs_runtime!();
+    let flags = ["--set", "kin_left.base=kin_far", "--set", "mlp.base=kin_far"];
+    let flags = [&flags[..], &["--set", "div.base=nobody", "--sharing", "always"]].concat();
+    let daemon = Setup::new(&[&KIN[..], &["mlp", "div"]].concat()).flags(&flags).start().await;
+    for model in ["kin_left", "kin_far"] {
+        daemon.logged(&format!("model {model}:1 shares base"), 0).await;
+    }
+    let found = families(&daemon).await;
+    let [family] = &found["families"].as_array().expect("families")[..] else { panic!("{found}") };
+    assert_eq!(heads(family), ["kin_far:1", "kin_left:1"]);
+    assert!(left(&found, "kin_right:1").starts_with("it has nothing"), "{found}");
+    assert!(left(&found, "mlp:1").starts_with("its setting says base = 'kin_far'"), "{found}");
+    assert!(left(&found, "div:1").starts_with("its setting says base = 'nobody'"), "{found}");
+}
+
+/// The same model but for one weight of its head.
+fn retrained(model: &[u8]) -> Vec<u8> {
+    let read = graftd::graph::read(bytes::Bytes::copy_from_slice(model)).expect("a model");
+    let first = read.graph().initializer.first().expect("weights");
+    let raw = first.raw_data.as_ref().expect("weights in the file").to_vec();
+    let at = model.windows(raw.len()).rposition(|window| window == raw).expect("they are there");
+    let mut other = model.to_vec();
+    other[at + 2] ^= 0x40;
+    other
+}
+
+#[tokio::test]
+async fn a_member_that_is_replaced_disturbs_nobody_and_finds_the_rows_of_its_base() {
+    needs_runtime!();
+    let daemon = family(&["--sharing", "always"]).await;
+    let (_, before) = answer(&daemon, rows("kin_left", 0..4)).await;
+    let file = daemon.setup.models().join("kin_left/1/model.onnx");
+    let other = retrained(&std::fs::read(&file).expect("a model"));
+    std::fs::write(&file, other).expect("another one");
+    let from = daemon.lines().len();
+    let change = async {
+        told_of(&daemon, "load", "kin_left").await;
+        daemon.logged("model kin_left:1 shares base", from).await;
+    };
+    let traffic = async {
+        for number in 100.. {
+            let (route, _) = answer(&daemon, rows("kin_right", number..number + 1)).await;
+            assert!(route.ends_with("whole=0 reuse=0 follow=0 recompute=1"), "{route}");
+        }
+    };
+    tokio::select! {
+        () = change => {}
+        () = traffic => {}
+    }
+    let (route, after) = answer(&daemon, rows("kin_left", 0..4)).await;
+    assert_eq!(route, "hit=0 join=0 run=4 whole=0 reuse=4 follow=0 recompute=0");
+    assert!(after != before, "it is another model");
 }

@@ -161,6 +161,7 @@ impl World {
             axis: Some(0),
             data: data.into(),
             row_ends: Vec::new(),
+            storage: graftd::rows::Storage::Exact,
         };
         let inputs = Arc::new(Inputs { tensors: vec![tensor], rows: rows.len() });
         let (keys, class) = digest::keys(&spec.digest, Tenant(0), &inputs);

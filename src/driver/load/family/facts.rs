@@ -27,6 +27,8 @@ pub struct MemberFacts {
     pub label: String,
     /// The largest difference from the whole when it was tried, in parts of the answer's size.
     pub difference: f64,
+    /// The same with base outputs rounded to FP16, where they are stored so.
+    pub rounded: Option<f64>,
     /// Bytes that the sessions of its head took.
     pub head_bytes: u64,
     /// Bytes that the sessions of the whole model take or, where they rest, gave back.
@@ -65,6 +67,7 @@ pub(in crate::driver::load) struct Told {
 struct ToldMember {
     label: String,
     difference: f64,
+    rounded: Option<f64>,
     whole: StageId,
     head: StageId,
     bases: Vec<(StageId, StageDigest, Level)>,
@@ -79,11 +82,12 @@ impl Told {
         let told = |(&whole, member): (&StageId, &super::Member)| {
             let levels = member.bases.iter().zip(&member.levels);
             let base = |(digest, level): (&[u8; 32], &Level)| {
-                Some((*state.bases.get(digest)?, StageDigest(*digest), *level))
+                Some((state.bases.get(digest)?.stage, StageDigest(*digest), *level))
             };
             ToldMember {
                 label: label(&member.spec),
                 difference: member.difference,
+                rounded: member.rounded,
                 whole,
                 head: member.head,
                 bases: levels.filter_map(base).collect(),
@@ -105,6 +109,7 @@ impl Loader {
         let member = |member: &ToldMember| MemberFacts {
             label: member.label.clone(),
             difference: member.difference,
+            rounded: member.rounded,
             head_bytes: bytes(&member.head),
             whole_bytes: bytes(&member.whole),
             rests: stages.get(&member.whole).is_some_and(|facts| facts.rests),

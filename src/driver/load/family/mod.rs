@@ -6,10 +6,13 @@
 mod facts;
 mod material;
 mod proof;
+mod search;
+mod storage;
 
 pub(super) use facts::Told;
 pub use facts::{BaseFacts, FamilyFacts, MemberFacts};
 pub(super) use material::Material;
+use search::{Cuts, Level, Searched};
 
 use super::super::pool::Recipe;
 use super::Loader;
@@ -19,11 +22,11 @@ use crate::digest::StageDigest;
 use crate::driver::leg::{Leg, Source};
 use crate::engine::onnx::SessionOptions;
 use crate::graph;
-use crate::graph::family::{self, Family, Sketch};
+use crate::graph::family;
 use crate::id::StageId;
-use crate::metrics::ModelMetrics;
 use crate::model::ModelSpec;
 use crate::model::way::{BaseUse, Way};
+use crate::rows::Storage;
 use crate::sched::config::StageConfig;
 use crate::sched::event::{Event, Store};
 use crate::sched::reuse::Policy;
@@ -33,8 +36,6 @@ use std::sync::atomic::Ordering;
 
 /// Why a model has no way, while its way is made.
 const UNDER_WAY: &str = "its base and head are being brought up and tried";
-/// Why a model has no way, where there is nothing else to say.
-const ALONE: &str = "it has nothing large enough in common with another";
 
 /// The digest of everything from the inputs to a base's output.
 type BaseDigest = [u8; 32];
@@ -42,11 +43,19 @@ type BaseDigest = [u8; 32];
 /// What is grafted onto what.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    bases: BTreeMap<BaseDigest, StageId>,
+    bases: BTreeMap<BaseDigest, Grafted>,
     /// By the stage of the whole model.
     members: BTreeMap<StageId, Member>,
     /// Cuts that were tried for a member and why they are not used, so that they are not tried again.
     refused: BTreeMap<(StageId, Vec<BaseDigest>), String>,
+}
+
+/// A base that is up.
+#[derive(Clone, Copy, Debug)]
+struct Grafted {
+    stage: StageId,
+    /// How its outputs lie in memory: rounded only as long as all models on it want that.
+    storage: Storage,
 }
 
 /// A model with a way through bases.
@@ -61,26 +70,8 @@ struct Member {
     levels: Vec<Level>,
     head: StageId,
     difference: f64,
-}
-
-/// A member's cuts, lowest first.
-#[derive(Clone, Debug, Default)]
-struct Cuts {
-    digests: Vec<BaseDigest>,
-    tensors: Vec<Vec<String>>,
-    levels: Vec<Level>,
-}
-
-/// The members that are to have a way, with their cuts.
-type Wanted = BTreeMap<StageId, (Arc<Material>, Cuts)>;
-
-/// What was found of one base on a member's way.
-#[derive(Clone, Copy, Debug)]
-struct Level {
-    bytes_per_row: Option<u64>,
-    nodes: usize,
-    parameters: u64,
-    share: f64,
+    /// The same with base outputs rounded, where they are.
+    rounded: Option<f64>,
 }
 
 impl Loader {
@@ -92,7 +83,10 @@ impl Loader {
         self.materials.lock().retain(|stage, _| live.contains_key(stage));
         self.unfit.lock().retain(|stage, _| live.contains_key(stage));
         state.refused.retain(|(stage, _), _| live.contains_key(stage));
-        let (wanted, mut left) = self.wanted(&live);
+        let Searched { wanted, mut left } = match self.search(&live).await {
+            Ok(searched) => searched,
+            Err(why) => return tracing::warn!("families were not looked for: {why}"),
+        };
         let stale = state.members.extract_if(.., |stage, member| {
             wanted.get(stage).is_none_or(|(_, cuts)| cuts.digests != member.cuts)
         });
@@ -170,36 +164,6 @@ impl Loader {
         *self.told.lock() = Told::new(state, named.collect());
     }
 
-    /// The members that are to have a way, with their cuts; and why others are to have none.
-    fn wanted(
-        &self,
-        live: &BTreeMap<StageId, &Arc<ModelSpec>>,
-    ) -> (Wanted, BTreeMap<StageId, String>) {
-        let materials: Vec<(StageId, Arc<Material>)> = self
-            .materials
-            .lock()
-            .iter()
-            .filter(|(stage, _)| live.contains_key(stage))
-            .map(|(stage, material)| (*stage, material.clone()))
-            .collect();
-        let sketches: Vec<&Sketch> = materials.iter().map(|(_, kept)| &kept.sketch).collect();
-        let found = family::families(&sketches);
-        let mut cuts = BTreeMap::new();
-        found.families.iter().for_each(|family| collect(family, &mut cuts));
-        let named = |(member, cuts): (usize, Cuts)| {
-            let (stage, material) = materials.get(member)?.clone();
-            Some((stage, (material, cuts)))
-        };
-        let mut left = BTreeMap::new();
-        for (at, (stage, _)) in
-            materials.iter().enumerate().filter(|(at, _)| !cuts.contains_key(at))
-        {
-            let why = found.notes.iter().find(|note| note.members.contains(&at));
-            left.insert(*stage, why.map_or(ALONE, |note| &note.why).to_owned());
-        }
-        (cuts.into_iter().filter_map(named).collect(), left)
-    }
-
     /// Brings up what a member's way needs, proves it, and opens it.
     async fn graft(
         &self,
@@ -224,7 +188,8 @@ impl Loader {
                 None => {
                     let facts = (digest, level.bytes_per_row.unwrap_or(0));
                     let lowest = uses.first().map(|lowest| lowest.stage);
-                    let base = self.base(&leg, material, facts, lowest).await?;
+                    let stage = self.base(&leg, material, facts, lowest).await?;
+                    let base = Grafted { stage, storage: self.wished(spec) };
                     state.bases.insert(digest, base);
                     base
                 }
@@ -235,7 +200,8 @@ impl Loader {
                     reads.push(read);
                 }
             }
-            uses.push(BaseUse { stage: base, digest: StageDigest(digest), reads });
+            let keyed_by = storage::key(digest, base.storage);
+            uses.push(BaseUse { stage: base.stage, digest: StageDigest(digest), keyed_by, reads });
             bases.push(digest);
             below = digest;
         }
@@ -244,14 +210,14 @@ impl Loader {
         let lowest = uses.first().map(|lowest| lowest.stage);
         let head = self.head(&head, material, spec, (&label, lowest)).await?;
         let policy = spec.settings.sharing.unwrap_or(self.config.sharing);
-        let way = Way { bases: uses, head, policy };
+        let mut way = Way { bases: uses, head, policy };
         self.need(spec).await;
-        match proof::prove(&self.driver, spec, &way, material).await {
-            Ok(difference) => {
+        match self.proved(state, &bases, spec, &mut way, material).await {
+            Ok((difference, rounded)) => {
                 spec.way.set(Some(way));
                 self.spare(spec, material);
                 let Cuts { digests: cuts, levels, .. } = cuts.clone();
-                Ok(Member { spec: spec.clone(), cuts, bases, levels, head, difference })
+                Ok(Member { spec: spec.clone(), cuts, bases, levels, head, difference, rounded })
             }
             Err(why) => {
                 self.driver.event(Event::StageRetired { stage: head });
@@ -286,8 +252,8 @@ impl Loader {
     fn sweep(&self, state: &mut State) {
         let used: BTreeSet<BaseDigest> =
             state.members.values().flat_map(|member| member.bases.iter().copied()).collect();
-        for (_, stage) in state.bases.extract_if(.., |digest, _| !used.contains(digest)) {
-            self.driver.event(Event::StageRetired { stage });
+        for (_, base) in state.bases.extract_if(.., |digest, _| !used.contains(digest)) {
+            self.driver.event(Event::StageRetired { stage: base.stage });
         }
     }
 
@@ -299,7 +265,7 @@ impl Loader {
         beside: Option<StageId>,
     ) -> Result<StageId, String> {
         let label = format!("base {}", StageDigest(digest));
-        let counts = Arc::new(ModelMetrics::new(&label, 1));
+        let counts = self.driver.metrics().base(&StageDigest(digest).to_string());
         let axes = std::iter::repeat_n(Some(0), leg.outputs).collect();
         let config = StageConfig { kept_in: Store::Bases, output_bytes, ..material.config.clone() };
         let canonical = leg.inputs.iter().scan(0, |next, source| {
@@ -312,7 +278,8 @@ impl Loader {
                 }
             })
         });
-        let shape = Leg { inputs: canonical.collect(), output_axes: axes, counts: Some(counts) };
+        let (counts, storage) = (Some(counts), Storage::Exact);
+        let shape = Leg { inputs: canonical.collect(), output_axes: axes, counts, storage };
         self.bring_up_leg(&leg.bytes, shape, config, &material.session, (&label, beside)).await
     }
 
@@ -328,7 +295,8 @@ impl Loader {
             family::Source::Below(number) => Source::Below(number),
         });
         let output_axes = spec.output_axes.clone();
-        let shape = Leg { inputs: inputs.collect(), output_axes, counts: None };
+        let (counts, storage) = (None, Storage::Exact);
+        let shape = Leg { inputs: inputs.collect(), output_axes, counts, storage };
         let config = material.config.clone();
         self.bring_up_leg(&leg.bytes, shape, config, &material.session, (label, beside)).await
     }
@@ -394,17 +362,4 @@ fn request_input(source: &family::Source) -> Option<usize> {
         family::Source::Request(number) => Some(number),
         family::Source::Below(_) => None,
     }
-}
-
-/// Adds the cuts of every member of a family, and then of those inside it.
-fn collect(family: &Family, all: &mut BTreeMap<usize, Cuts>) {
-    let members = family.members.iter().zip(&family.cut).zip(&family.shares);
-    for ((&member, cut), &share) in members {
-        let cuts = all.entry(member).or_default();
-        cuts.digests.push(family.digest);
-        cuts.tensors.push(cut.clone());
-        let Family { bytes_per_row, nodes, parameters, .. } = *family;
-        cuts.levels.push(Level { bytes_per_row, nodes, parameters, share });
-    }
-    family.children.iter().for_each(|child| collect(child, all));
 }

@@ -20,6 +20,33 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Time after which no more shapes are tried: the machine serves meanwhile.
 const ENOUGH: Duration = Duration::from_secs(5);
 
+/// What becomes of base outputs between base and head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rounding {
+    /// Nothing.
+    None,
+    /// They are rounded to FP16.
+    Half,
+}
+
+impl Rounding {
+    /// What it may move an answer by, in parts of the answer's size.
+    const fn tolerance(self) -> f64 {
+        match self {
+            Self::None => 0.0,
+            Self::Half => 1e-2,
+        }
+    }
+
+    /// The rows to try it on: exaggerated ones say nothing of what rounding does to ordinary ones.
+    const fn kinds(self, all: &[Kind]) -> &[Kind] {
+        match self {
+            Self::None => all,
+            Self::Half => all.split_at(ORDINARY).0,
+        }
+    }
+}
+
 /// Runs a way and the whole model on made-up rows; the largest difference, in parts of the answer's size.
 ///
 /// # Errors
@@ -29,6 +56,7 @@ pub(super) async fn prove(
     spec: &Arc<ModelSpec>,
     way: &Way,
     material: &Material,
+    rounding: Rounding,
 ) -> Result<f64, String> {
     let way = Arc::new(Way { policy: Policy::Always, ..way.clone() });
     let largest = material.config.batch_rows_max.max(3);
@@ -39,17 +67,26 @@ pub(super) async fn prove(
         if tried > 0 && driver.clock().now().since(begun) > ENOUGH {
             break;
         }
-        for kind in kinds(material.seed) {
+        for &kind in rounding.kinds(&kinds(material.seed)) {
             for rows in [1, 2, 3, largest] {
-                let inputs = Arc::new(batch(spec, sample, kind, rows));
-                let Ok(whole) = run(driver, spec, &inputs, None).await else {
+                let row = |row| probe::row(&spec.inputs, sample, kind.of_row(row));
+                let made: Vec<Inputs> = (0..rows).map(row).collect();
+                let Ok(whole) = run(driver, spec, &made, None).await else {
                     // What the whole model refuses proves nothing.
                     continue;
                 };
-                let split = run(driver, spec, &inputs, Some(&way)).await;
+                let split = run(driver, spec, &made, Some(&way)).await;
                 let split =
                     split.map_err(|why| format!("its base and head fail together: {why}"))?;
-                worst = worst.max(apart(&whole, &split)?);
+                worst = worst.max(apart(&whole, &split, rounding)?);
+                if rows > 1 && kind == kinds(material.seed)[0] {
+                    let mut turned = made;
+                    turned.reverse();
+                    let mut split = run(driver, spec, &turned, Some(&way)).await?;
+                    split.rows.reverse();
+                    let apart = apart(&whole, &split, rounding);
+                    worst = worst.max(apart.map_err(|why| format!("in another order {why}"))?);
+                }
                 tried += 1;
             }
         }
@@ -78,36 +115,42 @@ fn samples(spec: &ModelSpec, sample: Sample) -> Vec<Sample> {
     all
 }
 
-fn kinds(seed: u64) -> [Kind; 5] {
+/// Kinds of rows that are not exaggerated.
+const ORDINARY: usize = 4;
+
+/// What rows are made of: ordinary numbers first, then none and one, negative, tiny and large ones.
+fn kinds(seed: u64) -> [Kind; 7] {
     [
         Kind::Normal(seed),
-        Kind::Normal(seed + 100),
-        Kind::Scaled(seed + 200, 1e3),
         Kind::Constant(0.0),
         Kind::Constant(1.0),
+        Kind::Constant(-1.0),
+        Kind::Scaled(seed + 200, 1e3),
+        Kind::Scaled(seed + 300, 1e-6),
+        Kind::Scaled(seed + 400, 1e6),
     ]
 }
 
-/// A request of so many rows, each another.
-fn batch(spec: &ModelSpec, sample: Sample, kind: Kind, rows: usize) -> Inputs {
-    let kind = |row: usize| match kind {
-        Kind::Normal(seed) => Kind::Normal(seed + row as u64),
-        Kind::Scaled(seed, factor) => Kind::Scaled(seed + row as u64, factor),
-        Kind::Constant(value) => Kind::Constant(value * (1.0 + row as f32)),
-    };
-    let all: Vec<Inputs> =
-        (0..rows).map(|row| probe::row(&spec.inputs, sample, kind(row))).collect();
-    Inputs::stack(&all)
+impl Kind {
+    /// The same for one row of several, each another.
+    fn of_row(self, row: usize) -> Self {
+        match self {
+            Self::Normal(seed) => Self::Normal(seed + row as u64),
+            Self::Scaled(seed, factor) => Self::Scaled(seed + row as u64, factor),
+            Self::Constant(value) => Self::Constant(value * (1.0 + row as f32)),
+        }
+    }
 }
 
 /// Runs one request, whole or along a way.
 async fn run(
     driver: &Arc<Driver>,
     spec: &Arc<ModelSpec>,
-    inputs: &Arc<Inputs>,
+    made: &[Inputs],
     way: Option<&Arc<Way>>,
 ) -> Result<Reply, String> {
-    let (keys, class) = digest::keys(&spec.digest, Tenant(0), inputs);
+    let inputs = Arc::new(Inputs::stack(made));
+    let (keys, class) = digest::keys(&spec.digest, Tenant(0), &inputs);
     let rows = keys.len();
     let reply = driver
         .call(Call {
@@ -121,7 +164,7 @@ async fn run(
             priority: Priority::new(9),
             timeout: Some(PATIENCE),
             way: way.cloned(),
-            path: way.map(|way| path(way, Tenant(0), inputs)),
+            path: way.map(|way| path(way, Tenant(0), &inputs)),
         })
         .await;
     match &reply.outcome {
@@ -136,14 +179,14 @@ async fn run(
 }
 
 /// How far two answers are apart, in parts of their size.
-fn apart(whole: &Reply, split: &Reply) -> Result<f64, String> {
+fn apart(whole: &Reply, split: &Reply, rounding: Rounding) -> Result<f64, String> {
     let solo: Vec<_> = whole.rows.iter().map(|row| row.detached().block).collect();
     let solo: Vec<_> = solo.iter().map(|block| (**block).clone()).collect();
     let floors = probe::floors(&solo);
     let mut worst = 0.0_f64;
     for (whole, split) in solo.iter().zip(&split.rows) {
         let difference = probe::difference(whole, &split.detached().block, &floors);
-        let limit = probe::tolerance(whole);
+        let limit = probe::tolerance(whole).max(rounding.tolerance());
         if difference.is_nan() || difference > limit {
             return Err(format!(
                 "base and head give another answer than the whole: {difference:.1e} of its size, {limit:.1e} may be"
