@@ -4,6 +4,7 @@ use crate::driver::Driver;
 use crate::driver::load::{LoadConfig, Loader};
 use crate::driver::pool::Pools;
 use crate::metrics::Metrics;
+use crate::model::shelf::Shelf;
 use crate::model::stash::Stash;
 use crate::model::{Catalog, State, settings};
 use crate::progress::Foot;
@@ -50,6 +51,10 @@ pub struct Plan {
     pub listen: Vec<SocketAddr>,
     /// Where private copies of models go.
     pub work_dir: PathBuf,
+    /// Where what was worked out of models is kept for the next start.
+    pub splits_dir: PathBuf,
+    /// How much of it; 0 for nothing.
+    pub splits_bytes: u64,
     /// The scheduler's limits.
     pub sched: Config,
     /// How models are loaded.
@@ -118,7 +123,8 @@ impl Daemon {
             let shown = plan.work_dir.display();
             format!("--work-dir {shown}: {error}; name a folder that can be written")
         })?;
-        let loader = Loader::new(driver.clone(), pools.clone(), stash, plan.load.clone());
+        let kept = (stash, shelf(&plan));
+        let loader = Loader::new(driver.clone(), pools.clone(), kept, plan.load.clone());
         let loader = Arc::new(loader);
         let repository = Repository::new(plan.repository.clone(), driver.clone(), loader, served);
         let regions = Regions::new(plan.regions);
@@ -249,6 +255,17 @@ impl Daemon {
             let _ = tokio::time::timeout(LAST_WORDS, self.front.all_closed()).await;
         }
     }
+}
+
+/// Where what is worked out of models is kept; nowhere, with a warning, where that is no place for it.
+fn shelf(plan: &Plan) -> Shelf {
+    if plan.splits_bytes == 0 {
+        return Shelf::default();
+    }
+    Shelf::open(&plan.splits_dir, plan.splits_bytes).unwrap_or_else(|why| {
+        tracing::warn!("--splits-dir {why}; until then every start splits models anew");
+        Shelf::default()
+    })
 }
 
 /// Tells systemd, or whoever else gave the process a `NOTIFY_SOCKET`, what changed and how the daemon is.

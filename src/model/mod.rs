@@ -8,6 +8,7 @@ pub mod padding;
 pub mod probe;
 pub mod scan;
 pub mod settings;
+pub mod shelf;
 mod spec;
 pub mod stash;
 pub mod way;

@@ -56,8 +56,14 @@ impl PrivateCopy {
         bytes.map_err(|error| format!("external data '{}': {error}", data.location))
     }
 
-    /// What the search for families needs.
-    fn sketch(&self, model: &Model) -> Result<Sketch, String> {
+    /// What the search for families needs of the copied model.
+    ///
+    /// # Errors
+    /// Why the model can only be run whole.
+    ///
+    /// # Cost
+    /// One pass over all weights.
+    pub fn sketch(&self, model: &Model) -> Result<Sketch, String> {
         let sketch = family::sketch(model, &|data| self.weights(data));
         sketch.map_err(|reason| reason.to_string())
     }
@@ -89,8 +95,6 @@ pub struct Stashed {
     pub model: Model,
     /// What the operator should know of the files.
     pub warnings: Vec<String>,
-    /// What the search for families needs, or why the model can be in none.
-    pub sketch: Result<Sketch, String>,
 }
 
 impl Stash {
@@ -156,8 +160,7 @@ impl Stash {
         }
         let digest = StageDigest(*hasher.finalize().as_bytes());
         let copy = PrivateCopy(place);
-        let sketch = copy.sketch(&model);
-        Ok(Stashed { copy, digest, model, warnings: writable(original), sketch })
+        Ok(Stashed { copy, digest, model, warnings: writable(original) })
     }
 }
 

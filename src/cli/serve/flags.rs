@@ -108,6 +108,14 @@ pub struct Running {
     /// Folder for private copies of models [default: graftd in the user's cache folder]
     #[arg(long, value_name = "DIR", env = "GRAFTD_WORK_DIR")]
     pub work_dir: Option<PathBuf>,
+    /// Folder for what was worked out of models (bases, heads), found again at the next start
+    /// [default: splits in --work-dir]
+    #[arg(long, value_name = "DIR", env = "GRAFTD_SPLITS_DIR")]
+    pub splits_dir: Option<PathBuf>,
+    /// What that folder may hold; what was used longest ago goes first; 0 keeps nothing
+    #[arg(long, value_name = "BYTES", env = "GRAFTD_SPLITS_BYTES", default_value = "4G")]
+    #[arg(value_parser = bytes)]
+    pub splits_bytes: u64,
 }
 
 /// How rows share work.

@@ -81,11 +81,14 @@ impl ServeArgs {
     /// A sentence that says which settings contradict each other.
     pub fn plan_with(&self, library: PathBuf) -> Result<Plan, String> {
         let (places, bounds) = (&self.places, &self.bounds);
+        let work_dir = self.running.work_dir.clone().unwrap_or_else(work_dir);
         Ok(Plan {
             repository: self.repository()?,
             socket: places.socket.clone(),
             listen: places.listen.clone(),
-            work_dir: self.running.work_dir.clone().unwrap_or_else(work_dir),
+            splits_dir: self.running.splits_dir.clone().unwrap_or_else(|| work_dir.join("splits")),
+            splits_bytes: self.running.splits_bytes,
+            work_dir,
             sched: self.sched(),
             load: self.load(library)?,
             access: self.doors.access(),

@@ -27,6 +27,7 @@ use crate::engine::onnx::{OnnxEngine, SessionOptions};
 use crate::engine::worker::{Housed, LoadOrder, StartError, Worker, WorkerConfig};
 use crate::engine::{BatchPlan, Engine, Lane};
 use crate::graph::Model;
+use crate::graph::family::Sketch;
 use crate::graph::rules::{deterministic, safe_in_process};
 use crate::id::{DeviceId, SessionId, StageId};
 use crate::model::config::{Loaded, Setup, effective};
@@ -34,6 +35,7 @@ use crate::model::fingerprint::Fingerprint;
 use crate::model::probe::{self};
 use crate::model::scan::Found;
 use crate::model::settings::Settings;
+use crate::model::shelf::Shelf;
 use crate::model::stash::{PrivateCopy, Stash, Stashed};
 use crate::model::way::WayCell;
 use crate::model::{ModelSpec, Rows, TensorSpec};
@@ -102,6 +104,7 @@ pub struct Loader {
     driver: Arc<Driver>,
     pools: Arc<Pools>,
     stash: Arc<Stash>,
+    shelf: Shelf,
     config: LoadConfig,
     stages: AtomicU32,
     /// What families may need of the models that are served, by their stage.
@@ -127,13 +130,19 @@ enum Host {
 }
 
 impl Loader {
-    /// A loader that copies into `stash`.
+    /// A loader that copies into `stash`, and finds again on `shelf` what was worked out of models before.
     #[must_use]
-    pub fn new(driver: Arc<Driver>, pools: Arc<Pools>, stash: Stash, config: LoadConfig) -> Self {
+    pub fn new(
+        driver: Arc<Driver>,
+        pools: Arc<Pools>,
+        (stash, shelf): (Stash, Shelf),
+        config: LoadConfig,
+    ) -> Self {
         Self {
             driver,
             pools,
             stash: Arc::new(stash),
+            shelf,
             config,
             stages: AtomicU32::new(0),
             materials: Mutex::default(),
@@ -176,22 +185,26 @@ impl Loader {
         let step = self.steps.begin(&found.name, found.version);
         // Not in place: worker processes die with the thread that started them, and a runtime's thread
         // that blocks in place may end up as one that is let go.
-        let (stash, version) = (self.stash.clone(), found.clone());
-        let read = move |cancelled: &AtomicBool| stable(&stash, &version, cancelled);
-        let (setup, stashed) = background(read).await?;
+        let (stash, shelf, version) = (self.stash.clone(), self.shelf.clone(), found.clone());
+        let read = move |cancelled: &AtomicBool| {
+            let (setup, stashed) = stable(&stash, &version, cancelled)?;
+            let sketch = family::shelved::sketch(&shelf, &stashed);
+            Ok((setup, stashed, sketch))
+        };
+        let (setup, stashed, sketch) = background(read).await?;
         let own = Own::new(&self.config, found, setup, &stashed)?;
         let same = |spec: &ModelSpec| spec.digest == own.digest && spec.setup == own.setup.digest;
         if current.is_some_and(same) {
             return Ok(None);
         }
-        self.bring_up(found, &own, stashed, &step).await.map(Some)
+        self.bring_up(found, &own, (stashed, sketch), &step).await.map(Some)
     }
 
     async fn bring_up(
         &self,
         found: &Found,
         own: &Own,
-        stashed: Stashed,
+        (stashed, sketch): (Stashed, Result<Sketch, String>),
         step: &Step,
     ) -> Result<ModelSpec, String> {
         let Stashed { copy, model, .. } = &stashed;
@@ -245,8 +258,8 @@ impl Loader {
         }
         warm::declared(own, &spec, &rehearsal, &lanes).await?;
         let copy = Arc::new(stashed.copy);
-        let kept = (&copy, &config);
-        let material = family::Material::of(own, &spec, &probed, stashed.sketch, kept, rise);
+        let kept = (&copy, stashed.digest, &config);
+        let material = family::Material::of(own, &spec, &probed, sketch, kept, rise);
         self.driver.event(Event::StageUp { stage, config });
         let slots = u32::try_from(own.session.threads.max(1)).unwrap_or(1);
         self.serve((stage, slots), (host, sessions), warm, &times, copy)?;

@@ -18,10 +18,11 @@ use crate::graph::read::{Dim, MODEL_BYTES_MAX, Model, Port};
 use crate::graph::rules::{Reason, Tensors, tensors};
 use bytes::Bytes;
 use prost::Message as _;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
 /// What an input of a leg is fed with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Source {
     /// An input of the model, by its place in the model.
     Request(usize),

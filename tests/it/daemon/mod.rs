@@ -16,6 +16,7 @@ use graftd::error::InferError;
 use graftd::id::{DeviceId, StageId, Tenant};
 use graftd::metrics::Metrics;
 use graftd::model::scan::Found;
+use graftd::model::shelf::Shelf;
 use graftd::model::stash::Stash;
 use graftd::model::{ModelSpec, State};
 use graftd::repository::control::Control;
@@ -132,7 +133,8 @@ impl Daemon {
         tokio::spawn(driver.clone().timers());
         tokio::spawn(pools.clone().run(orders));
         let stash = Stash::create(folder.path()).unwrap();
-        let loader = Arc::new(Loader::new(driver.clone(), pools, stash, settings.load));
+        let loader =
+            Arc::new(Loader::new(driver.clone(), pools, (stash, Shelf::default()), settings.load));
         let served = Arc::new(Served::default());
         let root = folder.path().join("models");
         std::fs::create_dir(&root).unwrap();

@@ -5,7 +5,9 @@ use super::daemon::{Daemon, Setup, needs_runtime, soon};
 use crate::daemon::process::Process;
 use rustix::process::Signal;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 const KIN: [&str; 3] = ["kin_left", "kin_right", "kin_far"];
@@ -343,4 +345,55 @@ async fn a_member_that_is_replaced_disturbs_nobody_and_finds_the_rows_of_its_bas
     let (route, after) = answer(&daemon, rows("kin_left", 0..4)).await;
     assert_eq!(route, "hit=0 join=0 run=4 whole=0 reuse=4 follow=0 recompute=0");
     assert!(after != before, "it is another model");
+}
+
+/// The files that a daemon left for the next one, by name, with what tells whether they were written again.
+fn splits(setup: &Setup) -> BTreeMap<String, u64> {
+    let folder = std::fs::read_dir(setup.beside("splits")).expect("a folder");
+    let entry = |entry: std::io::Result<std::fs::DirEntry>| {
+        let entry = entry.expect("an entry");
+        (entry.file_name().into_string().expect("UTF-8"), entry.metadata().expect("a file").ino())
+    };
+    folder.map(entry).collect()
+}
+
+#[tokio::test]
+async fn the_next_start_finds_what_was_split_and_makes_anew_what_is_damaged() {
+    needs_runtime!();
+    let setup = Setup::new(&KIN);
+    let folder = setup.beside("splits").display().to_string();
+    let flags = ["--sharing", "always", "--splits-dir", &folder];
+    let mut daemon = setup.flags(&flags).start().await;
+    let shared = async |daemon: &Daemon| {
+        for model in KIN {
+            daemon.logged(&format!("model {model}:1 shares base"), 0).await;
+        }
+        answer(daemon, rows("kin_left", 0..3)).await.1
+    };
+    let first = shared(&daemon).await;
+    daemon.signal(Signal::TERM);
+    assert!(daemon.ended().await.success());
+    let before = splits(&daemon.setup);
+    for kind in ["sketch", "split", "leg"] {
+        assert!(before.keys().any(|name| name.starts_with(kind)), "{before:?}");
+    }
+    let mut daemon = daemon.setup.start().await;
+    assert_eq!(shared(&daemon).await, first);
+    daemon.signal(Signal::TERM);
+    assert!(daemon.ended().await.success());
+    assert_eq!(splits(&daemon.setup), before, "something was made anew");
+    for name in before.keys() {
+        let file = daemon.setup.beside("splits").join(name);
+        let mut bytes = std::fs::read(&file).expect("a file");
+        *bytes.last_mut().expect("some") ^= 1;
+        std::fs::write(&file, bytes).expect("damage");
+    }
+    let daemon = daemon.setup.start().await;
+    assert_eq!(shared(&daemon).await, first);
+    for kind in ["sketch", "split"] {
+        let told = |line: &String| line.contains(kind) && line.contains("is damaged");
+        assert!(daemon.lines().iter().any(told), "{kind}");
+    }
+    let after = splits(&daemon.setup);
+    assert!(after.keys().eq(before.keys()) && after.values().ne(before.values()), "{after:?}");
 }

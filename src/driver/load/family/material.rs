@@ -1,5 +1,6 @@
 //! What families need of a model once it serves: its sketch, its file, and rows that it accepts.
 
+use crate::digest::StageDigest;
 use crate::driver::load::own::Own;
 use crate::driver::load::trial::Probed;
 use crate::engine::onnx::SessionOptions;
@@ -19,6 +20,8 @@ pub(in crate::driver::load) struct Material {
     pub sketch: Sketch,
     /// The file that it is split from.
     pub copy: Arc<PrivateCopy>,
+    /// The digest of that file and all it refers to.
+    pub content: StageDigest,
     /// How its sessions are set up.
     pub session: SessionOptions,
     /// How its whole stage is scheduled.
@@ -41,7 +44,7 @@ impl Material {
         spec: &ModelSpec,
         probed: &Probed,
         sketch: Result<Sketch, String>,
-        (copy, config): (&Arc<PrivateCopy>, &StageConfig),
+        (copy, content, config): (&Arc<PrivateCopy>, StageDigest, &StageConfig),
         rise: Duration,
     ) -> Result<Self, String> {
         if !spec.cuts_rows() {
@@ -60,6 +63,7 @@ impl Material {
         Ok(Self {
             sketch: sketch?,
             copy: copy.clone(),
+            content,
             session: own.session.clone(),
             config: config.clone(),
             sample,

@@ -7,6 +7,7 @@ mod facts;
 mod material;
 mod proof;
 mod search;
+pub(super) mod shelved;
 mod storage;
 
 pub(super) use facts::Told;
@@ -172,8 +173,9 @@ impl Loader {
         material: &Arc<Material>,
         cuts: &Cuts,
     ) -> Result<Member, String> {
-        let (kept, names) = (material.clone(), cuts.tensors.clone());
-        let mut legs = background(move |_| kept.split(&names)).await?;
+        let (kept, names, shelf) = (material.clone(), cuts.tensors.clone(), self.shelf.clone());
+        let known: BTreeSet<BaseDigest> = state.bases.keys().copied().collect();
+        let mut legs = background(move |_| shelved::legs(&shelf, &kept, &names, &known)).await?;
         let head = legs.pop().ok_or("it has no head")?;
         let mut below = [0; 32];
         let mut uses: Vec<BaseUse> = Vec::new();
