@@ -5,6 +5,7 @@
 
 use crate::digest::StageDigest;
 use bytes::Bytes;
+use rustix::fs::{Timespec, Timestamps};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -62,9 +63,10 @@ impl Shelf {
             ));
         }
         let shelf = Self { folder: Some(folder.to_owned()), bytes_max };
-        // Also shows whether it can be written.
-        tempfile::Builder::new().prefix(NEW_PREFIX).tempfile_in(folder).map_err(unusable)?;
-        shelf.sweep(folder);
+        // Shows whether it can be written, and what time it is there.
+        let new = tempfile::Builder::new().prefix(NEW_PREFIX).tempfile_in(folder);
+        let now = new.and_then(|new| new.as_file().metadata()?.modified()).map_err(unusable)?;
+        shelf.sweep(folder, now);
         Ok(shelf)
     }
 
@@ -79,7 +81,9 @@ impl Shelf {
             return Found::Damaged;
         };
         // What is used stays longest.
-        let _ = file.set_modified(SystemTime::now());
+        let (omit, now) = (time(rustix::fs::UTIME_OMIT), time(rustix::fs::UTIME_NOW));
+        let times = Timestamps { last_access: omit, last_modification: now };
+        let _ = rustix::fs::futimens(&file, &times);
         Found::Entry(entry)
     }
 
@@ -128,9 +132,9 @@ impl Shelf {
     }
 
     /// Removes what was being written when somebody died.
-    fn sweep(&self, folder: &Path) {
+    fn sweep(&self, folder: &Path, now: SystemTime) {
         let old = |data: &Metadata| {
-            let age = data.modified().ok().and_then(|at| at.elapsed().ok());
+            let age = data.modified().ok().and_then(|at| now.duration_since(at).ok());
             age.is_some_and(|age| age > NEW_AGE_MAX)
         };
         for (path, _) in files(folder).filter(|(path, data)| is_new(path) && old(data)) {
@@ -139,6 +143,10 @@ impl Shelf {
         }
         self.make_room(folder, 0);
     }
+}
+
+const fn time(nanos: i64) -> Timespec {
+    Timespec { tv_sec: 0, tv_nsec: nanos }
 }
 
 fn files(folder: &Path) -> impl Iterator<Item = (PathBuf, Metadata)> {
@@ -242,12 +250,12 @@ mod tests {
         let key = |number: u8| StageDigest([number; 32]);
         let used = |number: u8, minutes: u64| {
             let file = File::options().write(true).open(shelf.path("a", &key(number)).unwrap());
-            let at = SystemTime::now() - Duration::from_mins(minutes);
+            let at = SystemTime::UNIX_EPOCH + Duration::from_mins(minutes);
             file.unwrap().set_modified(at).unwrap();
         };
         for number in 0..3 {
             shelf.put("a", &key(number), &[number; 10]).unwrap();
-            used(number, 60 - u64::from(number));
+            used(number, u64::from(number));
         }
         assert!(matches!(shelf.get("a", &key(0)), Found::Entry(_)));
         shelf.put("a", &key(3), &[3; 10]).unwrap();
@@ -256,7 +264,7 @@ mod tests {
         shelf.put("a", &key(4), &[4; 200]).unwrap();
         assert_eq!(shelf.get("a", &key(4)), Found::Nothing, "more than all that may be there");
         assert!(old.exists(), "somebody may be writing it");
-        let long_ago = SystemTime::now() - 2 * NEW_AGE_MAX;
+        let long_ago = SystemTime::UNIX_EPOCH;
         File::options().write(true).open(&old).unwrap().set_modified(long_ago).unwrap();
         let again = Shelf::open(&parent.path().join("shelf"), HEAD_BYTES as u64 + 10).unwrap();
         assert!(!old.exists());

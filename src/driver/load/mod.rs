@@ -442,6 +442,7 @@ impl Loader {
                 config.order.gives_way = false;
                 let recipe = Recipe { config, warm, slots, _copy: copy };
                 let (worker, housed) = *worker;
+                worker.serves(housed.model);
                 self.pools.adopt(stage, recipe, worker, (housed, sessions));
                 return Ok(());
             }

@@ -20,6 +20,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{Builder, JoinHandle};
 
 /// Descriptors that the daemon passes: control socket, doorbell.
 pub(super) const INHERITED: [i32; 2] = [3, 4];
@@ -41,6 +42,10 @@ struct Model {
     running: Vec<Mutex<Option<u64>>>,
     /// It was let go: its lanes end.
     over: AtomicBool,
+    /// What was tried on it is over: lanes that give way end.
+    serves: AtomicBool,
+    /// Lanes that give way; each ends with the number of batches it has run.
+    polite: Mutex<Vec<JoinHandle<u32>>>,
 }
 
 /// Runs a worker; returns only when it cannot start.
@@ -63,6 +68,7 @@ pub fn main() -> Result<(), String> {
                 let memory = letter.memory.ok_or("no memory came with an order to load")?;
                 shared.clone().start_loading(model, order, memory)?;
             }
+            Order::Serve { model } => shared.relieve(model)?,
             Order::Unload { model } => shared.unload(model),
             Order::Terminate { model, lane, batch } => {
                 if let Some(model) = shared.models.lock().get(&model) {
@@ -89,7 +95,7 @@ impl Shared {
         memory: OwnedFd,
     ) -> Result<(), String> {
         let work = move || self.load(number, order, &memory);
-        let thread = std::thread::Builder::new().name("load".into()).spawn(work);
+        let thread = Builder::new().name("load".into()).spawn(work);
         thread.map(drop).map_err(|error| format!("no thread to load on: {error}"))
     }
 
@@ -113,15 +119,51 @@ impl Shared {
         let arena = Arena::open(memory, order.geometry.total_bytes()).map_err(|e| e.to_string())?;
         let (engine, warnings) = open(&order)?;
         let running = (0..order.geometry.lanes).map(|_| Mutex::new(None)).collect();
-        let model = Arc::new(Model { running, arena, order, engine, over: AtomicBool::new(false) });
+        let model = Arc::new(Model {
+            running,
+            arena,
+            order,
+            engine,
+            over: AtomicBool::new(false),
+            serves: AtomicBool::new(false),
+            polite: Mutex::default(),
+        });
         self.models.lock().insert(number, model.clone());
         for lane in 0..model.order.geometry.lanes {
-            let (shared, model) = (self.clone(), model.clone());
-            let serve = move || model.serve(lane, &shared.doorbell);
-            let thread = std::thread::Builder::new().name(format!("session-{lane}")).spawn(serve);
-            thread.map_err(|error| error.to_string())?;
+            let (shared, served) = (self.clone(), model.clone());
+            let thread = if model.order.gives_way {
+                let serve = move || served.serve(lane, 0, &shared.doorbell, true);
+                courtesy::background(&session(lane), serve)
+            } else {
+                let serve = move || served.serve(lane, 0, &shared.doorbell, false);
+                Builder::new().name(session(lane)).spawn(serve)
+            };
+            let thread = thread.map_err(|error| error.to_string())?;
+            if model.order.gives_way {
+                model.polite.lock().push(thread);
+            }
         }
         Ok(warnings)
+    }
+
+    /// Puts urgent lanes into the place of those that give way: a thread's priority cannot be raised again.
+    ///
+    /// To be called on a thread that does not give way, as others have its priority from it.
+    fn relieve(self: &Arc<Self>, number: ModelNumber) -> Result<(), String> {
+        let Some(model) = self.models.lock().get(&number).cloned() else { return Ok(()) };
+        let polite = std::mem::take(&mut *model.polite.lock());
+        model.serves.store(true, Ordering::Release);
+        for (lane, thread) in polite.into_iter().enumerate() {
+            model.wake(lane);
+            let (shared, model) = (self.clone(), model.clone());
+            let serve = move || match thread.join() {
+                Ok(taken) => model.serve(lane, taken, &shared.doorbell, false),
+                Err(_) => 0,
+            };
+            let thread = Builder::new().name(session(lane)).spawn(serve);
+            thread.map_err(|error| format!("no thread for a session: {error}"))?;
+        }
+        Ok(())
     }
 
     fn unload(&self, number: ModelNumber) {
@@ -144,19 +186,28 @@ fn open(order: &LoadOrder) -> Result<(OnnxEngine, Vec<String>), String> {
     loading.join().unwrap_or_else(|_| Err("loading it broke off".into()))
 }
 
+/// What the thread of a lane is called.
+fn session(lane: usize) -> String {
+    format!("session-{lane}")
+}
+
 impl Model {
-    fn serve(&self, lane: usize, doorbell: &OwnedFd) {
+    /// Runs a lane's batches from number `taken` on, until the model goes or, if it is `polite`, serves; how many it
+    /// has run then.
+    fn serve(&self, lane: usize, mut taken: u32, doorbell: &OwnedFd, polite: bool) -> u32 {
         let geometry = self.order.geometry;
         let submitted = self.arena.word(geometry.submitted(lane));
         let completed = self.arena.word(geometry.completed(lane));
-        let mut taken = 0_u32;
+        let is_over =
+            || self.over.load(Ordering::Acquire) || (polite && self.serves.load(Ordering::Acquire));
         loop {
-            while submitted.load(Ordering::Acquire) == taken {
-                // Returns when woken, when the count has moved, or for no reason: the loop looks again.
+            while submitted.load(Ordering::Acquire) == taken && !is_over() {
+                // Returns when woken, when the count has moved, or for no reason: the loop looks again. Who is to end
+                // and misses that he was woken does so when the next batch comes, without running it.
                 let _ = futex::wait(submitted, futex::Flags::empty(), taken, None);
             }
-            if self.over.load(Ordering::Acquire) {
-                return;
+            if is_over() {
+                return taken;
             }
             self.run(lane, taken);
             taken = taken.wrapping_add(1);
@@ -170,11 +221,16 @@ impl Model {
     fn end(&self) {
         self.over.store(true, Ordering::Release);
         for lane in 0..self.order.geometry.lanes {
+            // The daemon uses this memory no more; a count that moved keeps a lane from going to sleep.
             let submitted = self.arena.word(self.order.geometry.submitted(lane));
-            // The daemon uses this memory no more; a count that moved is what a lane looks for.
             submitted.fetch_add(1, Ordering::Release);
-            let _ = futex::wake(submitted, futex::Flags::empty(), 1);
+            self.wake(lane);
         }
+    }
+
+    fn wake(&self, lane: usize) {
+        let submitted = self.arena.word(self.order.geometry.submitted(lane));
+        let _ = futex::wake(submitted, futex::Flags::empty(), 1);
     }
 
     fn run(&self, lane: usize, count: u32) {

@@ -27,7 +27,8 @@ pub struct LoadOrder {
     pub session: SessionOptions,
     /// How the shared memory is divided.
     pub geometry: Geometry,
-    /// Whether loading gives way to whoever serves meanwhile. It must not where requests wait for this worker.
+    /// Whether loading, and what is run until the model serves, gives way to whoever serves meanwhile. It must not
+    /// where requests wait for this worker.
     pub gives_way: bool,
 }
 
@@ -54,6 +55,8 @@ pub(super) type ModelNumber = u32;
 pub(super) enum Order {
     /// Load a model; the memory that its batches cross in comes with the line.
     Load { model: ModelNumber, order: LoadOrder },
+    /// Run a model's batches as urgently as any: what was tried on it is over.
+    Serve { model: ModelNumber },
     /// Let a model go that has nothing in hand.
     Unload { model: ModelNumber },
     /// End the run of this batch soon, if it still runs.
@@ -203,7 +206,7 @@ mod tests {
             got.push(match order {
                 Order::Load { model, .. } => (model, bytes),
                 Order::Terminate { batch, .. } => (batch as u32, bytes),
-                Order::Unload { .. } => panic!("nobody sent that"),
+                Order::Serve { .. } | Order::Unload { .. } => panic!("nobody sent that"),
             });
         }
         assert_eq!(got, [(1, Some(11)), (7, None), (2, Some(22))]);

@@ -233,6 +233,12 @@ impl Worker {
         let _ = self.letters.try_send(Letter { order: Order::Unload { model }, memory: None });
     }
 
+    /// Has a model's batches run as urgently as any from now on.
+    pub fn serves(&self, model: ModelNumber) {
+        // A worker that does not listen is slower for it, and has worse to come.
+        let _ = self.letters.try_send(Letter { order: Order::Serve { model }, memory: None });
+    }
+
     /// Directs what happens from now on to someone else; says no where the process is gone already.
     #[must_use]
     pub fn set_events(&self, events: Arc<dyn WorkerEvents>) -> bool {
