@@ -9,6 +9,7 @@ pub mod probe;
 pub mod scan;
 pub mod settings;
 mod spec;
+pub mod stage;
 pub mod stash;
 pub mod way;
 

@@ -34,6 +34,7 @@ use crate::model::fingerprint::Fingerprint;
 use crate::model::probe::{self};
 use crate::model::scan::Found;
 use crate::model::settings::Settings;
+use crate::model::stage::StageName;
 use crate::model::stash::{PrivateCopy, Stash, Stashed};
 use crate::model::way::WayCell;
 use crate::model::{ModelSpec, Rows, TensorSpec};
@@ -394,6 +395,7 @@ impl Loader {
             versions: vec![found.version],
             stage,
             digest: own.digest,
+            called: StageName::whole(&found.name, found.version, own.digest),
             settings: own.settings.clone(),
             queue: own.setup.queue.clone(),
             padding: None,

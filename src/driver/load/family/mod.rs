@@ -23,6 +23,7 @@ use crate::graph::family::{self, Family, Sketch};
 use crate::id::StageId;
 use crate::metrics::ModelMetrics;
 use crate::model::ModelSpec;
+use crate::model::stage::StageName;
 use crate::model::way::{BaseUse, Way};
 use crate::sched::config::StageConfig;
 use crate::sched::event::{Event, Store};
@@ -312,7 +313,9 @@ impl Loader {
                 }
             })
         });
-        let shape = Leg { inputs: canonical.collect(), output_axes: axes, counts: Some(counts) };
+        let called = StageName::base(StageDigest(digest));
+        let inputs = canonical.collect();
+        let shape = Leg { called, inputs, output_axes: axes, counts: Some(counts) };
         self.bring_up_leg(&leg.bytes, shape, config, &material.session, (&label, beside)).await
     }
 
@@ -328,7 +331,8 @@ impl Loader {
             family::Source::Below(number) => Source::Below(number),
         });
         let output_axes = spec.output_axes.clone();
-        let shape = Leg { inputs: inputs.collect(), output_axes, counts: None };
+        let called = spec.called.head(StageDigest(leg.digest));
+        let shape = Leg { called, inputs: inputs.collect(), output_axes, counts: None };
         let config = material.config.clone();
         self.bring_up_leg(&leg.bytes, shape, config, &material.session, (label, beside)).await
     }
