@@ -8,10 +8,10 @@ use serde_json::Value;
 use std::ops::Range;
 use std::path::Path;
 
-const KIN: [&str; 3] = ["kin_left", "kin_right", "kin_far"];
+pub(super) const KIN: [&str; 3] = ["kin_left", "kin_right", "kin_far"];
 
 /// Rows that all differ.
-fn rows(model: &str, range: Range<u16>) -> Ask {
+pub(super) fn rows(model: &str, range: Range<u16>) -> Ask {
     let count = range.len();
     let values: Vec<f32> = range
         .flat_map(|row| {
@@ -23,7 +23,7 @@ fn rows(model: &str, range: Range<u16>) -> Ask {
 }
 
 /// A daemon whose families are found.
-async fn family(flags: &[&str]) -> Daemon {
+pub(super) async fn family(flags: &[&str]) -> Daemon {
     let daemon = Setup::new(&KIN).flags(flags).start().await;
     for model in KIN {
         daemon.logged(&format!("model {model}:1 shares base"), 0).await;
