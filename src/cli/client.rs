@@ -175,6 +175,13 @@ pub fn model_path(model: &str, version: Option<&str>, verb: &str) -> String {
     }
 }
 
+/// The path of what was decided for a request, or for the last ones.
+#[must_use]
+pub fn explain_path(id: Option<&str>) -> String {
+    let id = id.map(|id| format!("/{}", utf8_percent_encode(id, SEGMENT)));
+    format!("/v2/graftd/explain{}", id.unwrap_or_default())
+}
+
 /// The path of an order to the model repository: `load` or `unload`.
 #[must_use]
 pub fn repository_path(model: &str, verb: &str) -> String {

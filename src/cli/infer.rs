@@ -42,7 +42,7 @@ pub struct InferArgs {
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "Request")]
     pub outputs: Vec<String>,
     /// A parameter of the request, such as timeout=500000 (microseconds), priority=1, no_cache=true,
-    /// no_store=true, no_dedupe=true or graftd_rows=true
+    /// no_store=true, no_dedupe=true, graftd_rows=true or graftd_explain=true
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair, help_heading = "Request")]
     pub param: Vec<(String, String)>,
 

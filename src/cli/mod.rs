@@ -4,6 +4,7 @@ pub mod check;
 pub mod client;
 pub mod control;
 pub mod exit;
+pub mod explain;
 pub mod infer;
 pub mod inspect;
 pub mod npy;
@@ -42,6 +43,8 @@ pub enum Verb {
     Status(status::StatusArgs),
     /// Show what is known of a model, from a daemon or from its file
     Inspect(inspect::InspectArgs),
+    /// Show why requests took their routes, and what made their answers
+    Explain(explain::ExplainArgs),
     /// Have a running daemon load a model, or load it again
     Load(control::ControlArgs),
     /// Have a running daemon serve a model no longer

@@ -9,13 +9,21 @@ const NAME_MIN: usize = 8;
 #[derive(Debug)]
 pub struct Table {
     rows: Vec<Vec<String>>,
+    text_last: bool,
 }
 
 impl Table {
     /// A table with these headings.
     #[must_use]
     pub fn new(headings: &[&str]) -> Self {
-        Self { rows: vec![headings.iter().map(|&heading| heading.to_owned()).collect()] }
+        let headings = headings.iter().map(|&heading| heading.to_owned()).collect();
+        Self { rows: vec![headings], text_last: false }
+    }
+
+    /// The same with sentences in its last column, to the left.
+    #[must_use]
+    pub fn with_text_last(self) -> Self {
+        Self { text_last: true, ..self }
     }
 
     /// One more row.
@@ -44,6 +52,9 @@ impl Table {
                 let cell = shortened(cell, size);
                 match column {
                     0 => line.push_str(&format!("{cell:<size$}")),
+                    _ if self.text_last && column + 1 == columns => {
+                        line.push_str(&format!("  {cell}"));
+                    }
                     _ => line.push_str(&format!("  {cell:>size$}")),
                 }
             }

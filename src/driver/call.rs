@@ -1,6 +1,7 @@
 //! What goes into the driver and what comes out of it.
 
-use crate::id::{ClassKey, RowKey, SessionId, StageId};
+use super::lineage::Trail;
+use crate::id::{ClassKey, RequestId, RowKey, SessionId, StageId};
 use crate::metrics::Phases;
 use crate::model::ModelSpec;
 use crate::model::way::Way;
@@ -39,12 +40,16 @@ pub struct Call {
 /// What a call gets.
 #[derive(Debug)]
 pub struct Reply {
+    /// Its number.
+    pub request: RequestId,
     /// How it ended.
     pub outcome: Outcome,
     /// Its rows, if it is complete.
     pub rows: Vec<RowValue>,
     /// How each row was answered; empty where all were alike, as the tally has it.
     pub routes: Vec<Route>,
+    /// How its first rows were decided and came to be.
+    pub trail: Trail,
     /// When it was submitted.
     pub submitted: MonoTime,
     /// Where its time went, if a run was needed for it.

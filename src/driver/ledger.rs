@@ -1,11 +1,13 @@
 //! What the scheduler's numbers stand for: inputs, rows that came, kept rows, lanes, and who waits.
 
 use super::leg::{Leg, Part, as_inputs};
+use super::lineage::{Made, Sources, Trail};
 use super::{Order, Outgoing, Reply, Run};
 use crate::engine::{BatchPlan, Lane};
 use crate::id::{BatchId, RequestId, SessionId, StageId};
 use crate::metrics::{ModelMetrics, Phases};
 use crate::model::ModelSpec;
+use crate::model::stage::StageName;
 use crate::model::way::Way;
 use crate::rows::{Block, Inputs, RowValue, Storage};
 use crate::sched::event::{Action, Outcome, RowRef, RunReason, SettledRow, Slot, Store};
@@ -38,6 +40,8 @@ pub(super) struct Entry {
     pub rows: Vec<Option<RowValue>>,
     /// How each row goes; empty where all go the same way.
     pub routes: Vec<Route>,
+    /// How its first rows were decided and came to be.
+    pub trail: Trail,
     /// Its way through shared bases, if it has one.
     pub way: Option<Arc<Way>>,
     /// The inputs as the lowest base takes them, once a batch of it was put together.
@@ -63,6 +67,7 @@ impl Entry {
 pub(super) struct InHand {
     pub counts: Arc<ModelMetrics>,
     session: SessionId,
+    sources: Sources,
     /// What gathering it took; written once it was handed over, which its end may overtake.
     pub gather_ns: AtomicU64,
 }
@@ -73,12 +78,19 @@ impl InHand {
     }
 }
 
+/// A row that is kept.
+#[derive(Clone)]
+struct Kept {
+    value: RowValue,
+    made: Option<Made>,
+}
+
 /// What the scheduler's numbers stand for.
 #[derive(Default)]
 pub(super) struct Ledger {
     requests: HashMap<RequestId, Entry>,
-    answers: Vec<Option<RowValue>>,
-    bases: Vec<Option<RowValue>>,
+    answers: Vec<Option<Kept>>,
+    bases: Vec<Option<Kept>>,
     /// Base outputs that flights are going to take.
     parts: HashMap<FlightId, Part>,
     /// How batches of bases and heads are put together.
@@ -94,8 +106,14 @@ pub(super) struct Ended {
     pub outputs: Option<(Arc<Block>, Duration)>,
 }
 
-/// A batch with the lane that runs it and where it is counted.
-type Planned = (Arc<dyn Lane>, Arc<BatchPlan>, Arc<ModelMetrics>);
+/// A batch with the lane that runs it, where it is counted, and what its rows are made of.
+struct Planned {
+    lane: Arc<dyn Lane>,
+    plan: Arc<BatchPlan>,
+    counts: Arc<ModelMetrics>,
+    stage: Arc<StageName>,
+    below: Vec<Option<Arc<Made>>>,
+}
 
 impl Ledger {
     pub(super) fn insert(&mut self, id: RequestId, entry: Entry) {
@@ -154,25 +172,23 @@ impl Ledger {
         match action {
             Action::Run { session, stage, batch, rows, bases, reason } => {
                 if let Some(planned) = self.planned((session, stage), &rows, &bases) {
-                    out.runs.push(self.begin((session, batch), planned, &rows, reason));
+                    out.runs.push(self.begin((session, batch), planned, rows, reason));
                 }
             }
             Action::Hit { row, slot } => {
-                let kept = self.kept(slot);
-                self.deliver(row, kept, |_| None);
+                if let Some(Kept { value, made }) = self.kept(slot) {
+                    self.deliver(row, value, made.as_ref(), |_| None);
+                }
             }
             Action::Settle { batch, rows } => {
                 let ended = ended.filter(|ended| ended.batch == batch);
-                if let Some((block, run)) = ended.and_then(|ended| ended.outputs.as_ref()) {
-                    let gather = self.in_hand.get(&batch).map(|batch| batch.gather());
-                    let gather = gather.unwrap_or_default();
-                    let phases = |submitted| Phases::new(submitted, gather, *run, now);
-                    self.settle(rows, block, phases);
+                if let Some(outputs) = ended.and_then(|ended| ended.outputs.as_ref()) {
+                    self.settle(batch, rows, outputs, now);
                 }
             }
             Action::Reuse { flight, slot } => {
                 if let Some(kept) = self.kept(slot) {
-                    self.parts.insert(flight, Part::new(&kept));
+                    self.parts.insert(flight, Part::new(&kept.value, kept.made));
                 }
             }
             Action::Spend { flight } => {
@@ -181,6 +197,11 @@ impl Ledger {
             Action::Routes { request, routes } => {
                 if let Some(entry) = self.requests.get_mut(&request) {
                     entry.routes = routes;
+                }
+            }
+            Action::Explain { request, rows } => {
+                if let Some(entry) = self.requests.get_mut(&request) {
+                    entry.trail.whys = rows;
                 }
             }
             Action::Evict { slot } => self.keep(slot, None),
@@ -233,13 +254,16 @@ impl Ledger {
     fn begin(
         &mut self,
         (session, batch): (SessionId, BatchId),
-        (lane, plan, counts): Planned,
-        rows: &[RowRef],
+        planned: Planned,
+        rows: Vec<RowRef>,
         reason: RunReason,
     ) -> Run {
-        let in_hand = Arc::new(InHand { counts, session, gather_ns: AtomicU64::new(0) });
-        self.in_hand.insert(batch, in_hand.clone());
+        let Planned { lane, plan, counts, stage, below } = planned;
         rows.iter().for_each(|row| self.started(row.request));
+        let sources = Sources { stage, rows, below };
+        let in_hand = InHand { counts, session, sources, gather_ns: AtomicU64::new(0) };
+        let in_hand = Arc::new(in_hand);
+        self.in_hand.insert(batch, in_hand.clone());
         Run { lane, batch, plan, reason, in_hand }
     }
 
@@ -257,7 +281,8 @@ impl Ledger {
             let entry = self.requests.get(&row.request)?;
             plan.push(entry.inputs.clone(), row.row as usize);
         }
-        Some((lane, Arc::new(plan), spec.counts.clone()))
+        let (counts, stage) = (spec.counts.clone(), spec.called.clone());
+        Some(Planned { lane, plan: Arc::new(plan), counts, stage, below: Vec::new() })
     }
 
     /// A batch of a base or a head.
@@ -284,7 +309,9 @@ impl Ledger {
         }
         let first = self.requests.get(&rows.first()?.request)?;
         let counts = leg.counts.as_ref().unwrap_or(&first.spec.counts);
-        Some((lane, Arc::new(plan), counts.clone()))
+        let (counts, stage) = (counts.clone(), leg.called.clone());
+        let below = bases.iter().map(|flight| self.parts.get(flight)?.made.clone()).collect();
+        Some(Planned { lane, plan: Arc::new(plan), counts, stage, below })
     }
 
     fn started(&mut self, id: RequestId) {
@@ -295,22 +322,28 @@ impl Ledger {
 
     fn settle(
         &mut self,
+        batch: BatchId,
         rows: Vec<SettledRow>,
-        block: &Arc<Block>,
-        phases: impl Fn(MonoTime) -> Phases,
+        (block, run): &(Arc<Block>, Duration),
+        now: MonoTime,
     ) {
+        let in_hand = self.in_hand.get(&batch).cloned();
+        let gather = in_hand.as_ref().map(|batch| batch.gather()).unwrap_or_default();
+        let phases = |submitted| Phases::new(submitted, gather, *run, now);
+        let made = |row| in_hand.as_ref()?.sources.made(batch, row, now);
         let mut below = None;
         for (index, row) in rows.into_iter().enumerate() {
-            let value = RowValue { block: block.clone(), index };
+            let (value, made) = (RowValue { block: block.clone(), index }, made(index));
             for waiter in row.waiters {
-                self.deliver(waiter, Some(value.clone()), |at| Some(phases(at)));
+                self.deliver(waiter, value.clone(), made.as_ref(), |at| Some(phases(at)));
             }
-            for flight in row.above {
+            if !row.above.is_empty() {
                 let below = below.get_or_insert_with(|| as_inputs(block)).clone();
-                self.parts.insert(flight, Part { below, row: index });
+                let part = Part { below, row: index, made: made.clone().map(Arc::new) };
+                self.parts.extend(row.above.into_iter().map(|flight| (flight, part.clone())));
             }
             if let Some(slot) = row.keep {
-                self.keep(slot, Some(value.detached()));
+                self.keep(slot, Some(Kept { value: value.detached(), made }));
             }
         }
     }
@@ -318,35 +351,39 @@ impl Ledger {
     fn deliver(
         &mut self,
         row: RowRef,
-        value: Option<RowValue>,
+        value: RowValue,
+        made: Option<&Made>,
         phases: impl Fn(MonoTime) -> Option<Phases>,
     ) {
         if let Some(entry) = self.requests.get_mut(&row.request) {
             entry.landed = phases(entry.submitted).or(entry.landed);
             if let Some(room) = entry.rows.get_mut(row.row as usize) {
-                *room = value;
+                *room = Some(value);
+            }
+            if let Some(room) = entry.trail.made.get_mut(row.row as usize) {
+                *room = made.cloned();
             }
         }
     }
 
-    fn store(&mut self, store: Store) -> &mut Vec<Option<RowValue>> {
+    fn store(&mut self, store: Store) -> &mut Vec<Option<Kept>> {
         match store {
             Store::Answers => &mut self.answers,
             Store::Bases => &mut self.bases,
         }
     }
 
-    fn kept(&mut self, slot: Slot) -> Option<RowValue> {
+    fn kept(&mut self, slot: Slot) -> Option<Kept> {
         self.store(slot.store).get(slot.number as usize).cloned().flatten()
     }
 
-    fn keep(&mut self, slot: Slot, value: Option<RowValue>) {
+    fn keep(&mut self, slot: Slot, row: Option<Kept>) {
         let place = slot.number as usize;
         let kept = self.store(slot.store);
         if kept.len() <= place {
             kept.resize(place + 1, None);
         }
-        kept[place] = value;
+        kept[place] = row;
     }
 
     fn reply(&mut self, id: RequestId, outcome: Outcome, out: &mut Outgoing) {
@@ -355,13 +392,14 @@ impl Ledger {
         let (submitted, phases) = (entry.submitted, entry.landed);
         let rows = std::mem::take(&mut entry.rows);
         let routes = std::mem::take(&mut entry.routes);
+        let trail = std::mem::take(&mut entry.trail);
         // What was never accepted lends nothing and gets no release.
         let sender = entry.reply.take();
         if matches!(outcome, Outcome::Refused { .. } | Outcome::Quarantined) {
             self.requests.remove(&id);
         }
         let rows = rows.into_iter().flatten().collect();
-        let reply = Reply { outcome, rows, routes, submitted, phases };
+        let reply = Reply { request: id, outcome, rows, routes, trail, submitted, phases };
         match sender {
             Some(sender) => out.replies.push((sender, reply)),
             None => out.direct = Some(reply),

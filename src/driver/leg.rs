@@ -1,6 +1,8 @@
 //! What a batch of a base or a head is gathered from: the inputs of requests and the outputs of the stage below.
 
+use super::lineage::Made;
 use crate::metrics::ModelMetrics;
+use crate::model::stage::StageName;
 use crate::rows::{Block, BlockTensor, InputTensor, Inputs, RowValue, Storage};
 use std::sync::Arc;
 
@@ -17,6 +19,8 @@ pub enum Source {
 /// A base or a head, as batches of it are put together.
 #[derive(Clone, Debug)]
 pub struct Leg {
+    /// What it is called.
+    pub called: Arc<StageName>,
     /// Where each of its inputs comes from.
     pub inputs: Vec<Source>,
     /// The batch axis of every output.
@@ -34,13 +38,15 @@ pub(super) struct Part {
     pub below: Arc<Inputs>,
     /// Which row of them.
     pub row: usize,
+    /// How it came to be.
+    pub made: Option<Arc<Made>>,
 }
 
 impl Part {
     /// # Cost
     /// Copies no tensor.
-    pub(super) fn new(value: &RowValue) -> Self {
-        Self { below: as_inputs(&value.block), row: value.index }
+    pub(super) fn new(value: &RowValue, made: Option<Made>) -> Self {
+        Self { below: as_inputs(&value.block), row: value.index, made: made.map(Arc::new) }
     }
 }
 
@@ -88,7 +94,7 @@ impl Leg {
             let inputs = projected.get_or_insert_with(project);
             return Some((inputs.clone(), row));
         }
-        let Part { below, row: place } = part?;
+        let Part { below, row: place, .. } = part?;
         if self.takes_all_below(below.tensors.len()) {
             return Some((below.clone(), *place));
         }

@@ -8,6 +8,7 @@
 mod call;
 mod ledger;
 pub mod leg;
+pub mod lineage;
 pub mod load;
 pub mod pool;
 
@@ -24,6 +25,7 @@ use crate::sched::event::{Event, Failure, Job, Outcome, RunReason};
 use crate::sched::{Load, Scheduler};
 use crate::time::{MonoTime, nanos};
 use ledger::{Ended, Entry, InHand, Ledger, Stand};
+use lineage::Trail;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -120,6 +122,7 @@ impl Driver {
             landed: None,
             rows: vec![None; rows],
             routes: Vec::new(),
+            trail: Trail::of(rows),
             way: call.way,
             projected: None,
             reply: None,
@@ -144,10 +147,12 @@ impl Driver {
         let reply = receiver.await;
         std::mem::forget(withdraw);
         reply.unwrap_or_else(|_| Reply {
+            request: id,
             // The sender goes only with its reply; without one, the ledger and the scheduler disagree.
             outcome: Outcome::Failed(Failure { message: "the daemon lost its answer".into() }),
             rows: Vec::new(),
             routes: Vec::new(),
+            trail: Trail::default(),
             submitted: now,
             phases: None,
         })

@@ -48,6 +48,8 @@ pub struct Options {
     /// How long the answer is worth waiting for.
     pub timeout: Option<Duration>,
     /// Say in the answer how each row was answered.
+    pub routes: bool,
+    /// Say in the answer why, and what made it.
     pub explain: bool,
 }
 
@@ -152,7 +154,8 @@ fn options(parameters: &Parameters, spec: &ModelSpec) -> Result<Options, InferEr
     };
     let timeout = Some(number("timeout")?).filter(|&us| us > 0).map(Duration::from_micros);
     let priority = spec.queue.priority(number("priority")?);
-    Ok(Options { sharing, priority, timeout, explain: flag("graftd_rows")? })
+    let (routes, explain) = (flag("graftd_rows")?, flag("graftd_explain")?);
+    Ok(Options { sharing, priority, timeout, routes, explain })
 }
 
 fn wrong_parameter(name: &str, expected: &str, found: &Parameter) -> InferError {

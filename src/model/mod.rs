@@ -10,6 +10,7 @@ pub mod scan;
 pub mod settings;
 pub mod shelf;
 mod spec;
+pub mod stage;
 pub mod stash;
 pub mod way;
 

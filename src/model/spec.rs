@@ -7,6 +7,7 @@ use crate::metrics::ModelMetrics;
 use crate::model::config::{PLATFORM, Queue, Wire};
 use crate::model::padding::Padding;
 use crate::model::settings::Settings;
+use crate::model::stage::StageName;
 use crate::model::way::WayCell;
 use crate::proto::ModelConfig;
 use crate::request::{ModelMetadata, TensorMetadata};
@@ -82,6 +83,8 @@ pub struct ModelSpec {
     pub stage: StageId,
     /// The content of that stage.
     pub digest: StageDigest,
+    /// What that stage is called.
+    pub called: Arc<StageName>,
     /// The inputs, in the model's order.
     pub inputs: Vec<TensorSpec>,
     /// The outputs, in the model's order.

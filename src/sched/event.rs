@@ -6,10 +6,13 @@ use crate::id::{BatchId, ClassKey, RequestId, RowKey, SessionId, StageId};
 use crate::sched::config::StageConfig;
 use crate::sched::flight::FlightId;
 use crate::sched::reuse::{Policy, Route};
+use crate::sched::why::Why;
 use crate::time::MonoTime;
 use smallvec::SmallVec;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use crate::sched::tally::Tally;
 
 /// How urgent a request is: 1 is the most urgent, 9 the least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -270,57 +273,6 @@ pub enum RunReason {
     Suspect,
 }
 
-/// How the rows of a request were answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Rows from the row store.
-    pub hit: u32,
-    /// Rows that joined a flight.
-    pub join: u32,
-    /// Rows for which the whole model ran.
-    pub whole: u32,
-    /// Rows for which a kept base output was used.
-    pub reuse: u32,
-    /// Rows that took the output of a base that was in flight.
-    pub follow: u32,
-    /// Rows for which base and head ran.
-    pub recompute: u32,
-}
-
-impl Tally {
-    /// Counts a row.
-    pub fn count(&mut self, route: Route) {
-        *match route {
-            Route::Hit => &mut self.hit,
-            Route::Join => &mut self.join,
-            Route::Whole => &mut self.whole,
-            Route::Reuse => &mut self.reuse,
-            Route::Follow => &mut self.follow,
-            Route::Recompute => &mut self.recompute,
-        } += 1;
-    }
-
-    /// How the row with this number goes; `routes` are empty where all go alike.
-    #[must_use]
-    pub fn route(&self, routes: &[Route], row: usize) -> Route {
-        let all = [
-            (self.hit, Route::Hit),
-            (self.join, Route::Join),
-            (self.reuse, Route::Reuse),
-            (self.follow, Route::Follow),
-            (self.recompute, Route::Recompute),
-        ];
-        let only = all.into_iter().find(|&(rows, _)| rows > 0).map_or(Route::Whole, |(_, r)| r);
-        routes.get(row).copied().unwrap_or(only)
-    }
-
-    /// Rows that opened a flight.
-    #[must_use]
-    pub fn run(&self) -> u32 {
-        self.whole + self.reuse + self.follow + self.recompute
-    }
-}
-
 /// Why a request is refused at admission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -433,6 +385,13 @@ pub enum Action {
         request: RequestId,
         /// One for each row.
         routes: Vec<Route>,
+    },
+    /// Why the first rows of an accepted request go as they do, where there was a choice; comes before its end.
+    Explain {
+        /// The request.
+        request: RequestId,
+        /// One for each row that could go through shared bases, at most so many as are told.
+        rows: Vec<Why>,
     },
     /// The rows of a batch go to these waiters.
     Settle {

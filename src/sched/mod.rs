@@ -25,8 +25,10 @@ pub mod session;
 mod settle;
 mod spare;
 mod submit;
+pub mod tally;
 mod timer;
 mod verify;
+pub mod why;
 
 use crate::id::{BatchId, ClassKey, RequestId, SessionId, StageId};
 use crate::time::{MonoTime, nanos};

@@ -4,7 +4,8 @@ use super::Scheduler;
 use super::event::{Job, Leg, Path, RowRef, Slot};
 use super::flight::{FlightId, State};
 use super::queue::Rank;
-use super::reuse::{self, Base, Choice, Cost, Offer, Reason, Route};
+use super::reuse::{self, Base, Choice, Cost, Offer, Reason, Route, Ways};
+use super::why::{Weighed, Why};
 use crate::id::{ClassKey, RowKey, StageId};
 use smallvec::SmallVec;
 use std::time::Duration;
@@ -37,6 +38,34 @@ impl Footing {
             Self::Kept(..) => Route::Reuse,
             Self::InFlight(..) => Route::Follow,
             Self::Inputs => Route::Recompute,
+        }
+    }
+}
+
+/// What was learned of what the ways cost; none of a stage that hardly ran.
+#[derive(Clone, Copy)]
+struct Known {
+    making: Option<Cost>,
+    head: Option<Cost>,
+    whole: Option<Cost>,
+}
+
+impl Known {
+    /// What is told of it, beside an offer that was made of it.
+    fn weighed(&self, offer: &Offer) -> Weighed {
+        let Self { making, head, whole } = *self;
+        let above = || Some(making?.and(head?));
+        let (base, head) = match offer.base {
+            Base::Absent => (making.map(Cost::time), head),
+            Base::InFlight(left) => (Some(left), above()),
+            Base::Kept => (None, above()),
+        };
+        Weighed {
+            base,
+            head: head.map(Cost::time),
+            whole: whole.map(Cost::time),
+            again: offer.again,
+            busy: offer.busy,
         }
     }
 }
@@ -114,14 +143,15 @@ impl Scheduler {
     }
 
     /// Chooses between the way through the bases and the whole model.
-    pub(super) fn choose(&self, job: &Job, path: &Path, row: usize, footing: Footing) -> Choice {
+    pub(super) fn choose(&self, job: &Job, path: &Path, row: usize, footing: Footing) -> Why {
         let legs = &path.bases[footing.passed()..];
         let base = match footing {
             Footing::Kept(..) => Base::Kept,
             Footing::InFlight(_, flight) => Base::InFlight(self.left(flight)),
             Footing::Inputs => Base::Absent,
         };
-        let costs = self.costs(job, path, legs);
+        let known = self.costs(job, path, legs);
+        let costs = Ways::guessed(known.making, known.head, known.whole);
         // Bases between what is there and the head are work of the head's side.
         let head = match footing {
             Footing::Inputs => costs.head,
@@ -131,7 +161,7 @@ impl Scheduler {
         let down = self.stages[&job.stage].is_down();
         let there = down || self.sessions.serving(job.stage).next().is_some();
         let idle = !down && self.devices.used() == 0 && self.queued_rows == 0;
-        reuse::choose(&Offer {
+        let offer = Offer {
             policy: path.policy,
             base,
             making: costs.making,
@@ -142,11 +172,13 @@ impl Scheduler {
             busy: self.devices.busy(self.now),
             lately: self.stages[&job.stage].lately,
             untried: idle && self.stages[&job.stage].untried >= TRY_AFTER,
-        })
+        };
+        let row = u32::try_from(row).unwrap_or(u32::MAX);
+        Why { row, choice: reuse::choose(&offer), weighed: known.weighed(&offer) }
     }
 
-    /// What the ways cost a row that came now.
-    fn costs(&self, job: &Job, path: &Path, legs: &[Leg]) -> reuse::Ways {
+    /// What is known of what the ways cost a row that came now.
+    fn costs(&self, job: &Job, path: &Path, legs: &[Leg]) -> Known {
         let lowest = path.bases[0].stage;
         let (mut making, mut handed) = (Some(Cost::default()), usize::MAX);
         for leg in legs {
@@ -158,7 +190,7 @@ impl Scheduler {
         let rows = self.rows_together(path.head).min(handed);
         let head = self.cost(path.head, lowest, rows);
         let whole = self.cost(job.stage, lowest, self.rows_together(job.stage));
-        reuse::Ways::guessed(making, head, whole)
+        Known { making, head, whole }
     }
 
     /// The rows of a stage's next batch, if rows take the way through it.

@@ -113,6 +113,12 @@ impl Cost {
         }
     }
 
+    /// From now until the end of the run.
+    #[must_use]
+    pub fn time(self) -> Duration {
+        self.wait.saturating_add(self.run)
+    }
+
     /// Whether the answer may come after so long.
     fn is_late(&self, slack: Option<Duration>) -> bool {
         slack.is_some_and(|slack| self.wait.saturating_add(self.high.max(self.run)) > slack)
@@ -182,9 +188,15 @@ pub struct Offer {
     pub untried: bool,
 }
 
-/// Why a route was chosen.
+/// Why a route was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
+    /// The answer is kept.
+    Kept,
+    /// An equal row of the same model is in flight.
+    InFlight,
+    /// The model shares no base with another, or its way through one is closed.
+    NoWay,
     /// The user's setting leaves no choice.
     Set,
     /// The whole model has no session.
@@ -202,10 +214,37 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason, for tables that must cover them all.
+    pub const ALL: [Self; 10] = [
+        Self::Kept,
+        Self::InFlight,
+        Self::NoWay,
+        Self::Set,
+        Self::NoWhole,
+        Self::Resting,
+        Self::BaseThere,
+        Self::InTime,
+        Self::Cheapest,
+        Self::Tried,
+    ];
+
+    /// Why a row took a route where nothing was to be chosen.
+    #[must_use]
+    pub const fn without_choice(route: Route) -> Self {
+        match route {
+            Route::Hit => Self::Kept,
+            Route::Join => Self::InFlight,
+            Route::Reuse | Route::Follow | Route::Recompute | Route::Whole => Self::NoWay,
+        }
+    }
+
     /// The words that users see.
     #[must_use]
     pub const fn words(self) -> &'static str {
         match self {
+            Self::Kept => "the answer is kept",
+            Self::InFlight => "an equal row is in flight",
+            Self::NoWay => "there is no shared base to go through",
             Self::Set => "the sharing setting says so",
             Self::NoWhole => "the whole model has no session",
             Self::Resting => "the whole model rests",
@@ -288,7 +327,7 @@ fn through_base(offer: &Offer) -> (Route, Cost, u64) {
 /// share `u` of the time, a second of work costs the others about `u / (1 - u)` seconds.
 fn score(cost: Cost, busy: u32) -> u64 {
     let busy = u128::from(busy.min(1024));
-    let latency = u128::from(nanos(cost.wait.saturating_add(cost.run)));
+    let latency = u128::from(nanos(cost.time()));
     let weighed = latency * (1024 - busy) + u128::from(nanos(cost.work)) * busy;
     u64::try_from(weighed / 1024).unwrap_or(u64::MAX)
 }
@@ -376,6 +415,17 @@ mod tests {
         for (number, (offer, route, reason)) in table.into_iter().enumerate() {
             let choice = choose(&offer);
             assert_eq!((choice.route, choice.reason), (route, reason), "{number}: {offer:?}");
+        }
+    }
+
+    #[test]
+    fn the_readme_has_every_route_and_reason() {
+        let readme = include_str!("../../README.md");
+        for reason in Reason::ALL {
+            assert!(readme.contains(&format!("\n| {} | ", reason.words())), "{reason:?}");
+        }
+        for (route, _) in crate::sched::tally::Tally::default().routes() {
+            assert!(readme.contains(&format!("\n| `{}` | ", route.word())), "{route:?}");
         }
     }
 

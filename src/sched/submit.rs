@@ -9,6 +9,7 @@ use super::request::Request;
 use super::reuse::Route;
 use super::session::IN_HAND_MAX;
 use super::timer::Timer;
+use super::why::{ROWS_TOLD, Why};
 use crate::id::{RequestId, RowKey, StageId};
 use crate::time::MonoTime;
 use smallvec::{SmallVec, smallvec};
@@ -47,11 +48,13 @@ impl Scheduler {
             return self.reply(job.request, Outcome::Quarantined);
         }
         // Joins and hits are nearly free, so they are found before anything is refused.
-        let ways: Vec<Way> = (0..job.rows.len()).map(|row| self.way(&job, row)).collect();
+        let mut whys = Vec::new();
+        let ways: Vec<Way> =
+            (0..job.rows.len()).map(|row| self.way(&job, row, &mut whys)).collect();
         if let Err((refusal, retry_after)) = self.admit(&job, &ways) {
             return self.reply(job.request, Outcome::Refused { refusal, retry_after });
         }
-        self.commit(&job, &ways);
+        self.commit(&job, &ways, whys);
     }
 
     /// Refuses what no look at the rows could save.
@@ -69,7 +72,8 @@ impl Scheduler {
         Ok(())
     }
 
-    fn way(&mut self, job: &Job, row: usize) -> Way {
+    /// What a row is to do; and why, where there is a choice that is told.
+    fn way(&mut self, job: &Job, row: usize, whys: &mut Vec<Why>) -> Way {
         let (stage, key) = (&self.stages[&job.stage].config, &job.rows[row]);
         if job.sharing.lookup
             && stage.store
@@ -85,8 +89,11 @@ impl Scheduler {
         }
         let Some(path) = self.path(job) else { return Way::Whole };
         let footing = self.ask_bases(job, path, row);
-        let choice = self.choose(job, path, row, footing);
-        let choice = self.instead_of_resting(job.stage, path.policy, choice, footing.route());
+        let why = self.choose(job, path, row, footing);
+        let choice = self.instead_of_resting(job.stage, path.policy, why.choice, footing.route());
+        if row < ROWS_TOLD {
+            whys.push(Why { choice, ..why });
+        }
         if footing == Footing::Inputs {
             self.chosen(job.stage, choice);
         }
@@ -241,9 +248,10 @@ impl Scheduler {
         self.eta(job.stage, 0).unwrap_or_default().max(least)
     }
 
-    fn commit(&mut self, job: &Job, ways: &[Way]) {
+    fn commit(&mut self, job: &Job, ways: &[Way], whys: Vec<Why>) {
         let id = job.request;
         let mut tally = Tally::default();
+        let (mut whys, mut told) = (whys.into_iter().peekable(), Vec::new());
         let mut flights = Vec::with_capacity(ways.len());
         let mut routes = Vec::with_capacity(if ways.len() > 1 { ways.len() } else { 0 });
         let mut lending = 0;
@@ -274,6 +282,7 @@ impl Scheduler {
                 }
             };
             tally.count(route);
+            told.extend(whys.next_if(|why| why.row == number).and_then(|why| why.taken(route)));
             if ways.len() > 1 {
                 routes.push(route);
             }
@@ -281,6 +290,9 @@ impl Scheduler {
         // Rows that all go the same way are told by the tally.
         if routes.iter().any(|route| *route != routes[0]) {
             self.actions.push_back(Action::Routes { request: id, routes });
+        }
+        if !told.is_empty() {
+            self.actions.push_back(Action::Explain { request: id, rows: told });
         }
         if flights.is_empty() {
             self.reply(id, Outcome::Complete(tally));

@@ -10,6 +10,7 @@
 mod crash;
 mod daemon;
 mod front;
+mod lineage;
 mod machine;
 mod real;
 mod reload;

@@ -1,7 +1,8 @@
 //! What can be said of a version without running it: all that a load looks at before it starts a session.
 
+use super::LoadConfig;
 use super::own::Own;
-use super::{LoadConfig, stable};
+use super::stable::stable;
 use crate::graph::Model;
 use crate::graph::rules::{BatchVerdict, batch_axes, deterministic};
 use crate::model::TensorSpec;

@@ -7,6 +7,7 @@ mod measure;
 mod own;
 mod padding;
 mod rehearsal;
+mod stable;
 mod steps;
 mod trial;
 mod warm;
@@ -16,6 +17,7 @@ pub use check::{Checked, check};
 pub use family::{BaseFacts, FamilyFacts, MemberFacts};
 use own::Own;
 pub(super) use rehearsal::Rehearsal;
+use stable::stable;
 pub use steps::Loading;
 use steps::{Step, Steps};
 use trial::{Probed, probe_model, unprobed};
@@ -30,12 +32,12 @@ use crate::graph::Model;
 use crate::graph::family::Sketch;
 use crate::graph::rules::{deterministic, safe_in_process};
 use crate::id::{DeviceId, SessionId, StageId};
-use crate::model::config::{Loaded, Setup, effective};
-use crate::model::fingerprint::Fingerprint;
+use crate::model::config::{Loaded, effective};
 use crate::model::probe::{self};
 use crate::model::scan::Found;
 use crate::model::settings::Settings;
 use crate::model::shelf::Shelf;
+use crate::model::stage::StageName;
 use crate::model::stash::{PrivateCopy, Stash, Stashed};
 use crate::model::way::WayCell;
 use crate::model::{ModelSpec, Rows, TensorSpec};
@@ -54,8 +56,6 @@ use std::time::Duration;
 const TRIES: u32 = 3;
 /// A stage whose runs take less may run on the caller's own thread.
 const INLINE_BELOW: Duration = Duration::from_micros(50);
-/// Copies of files that change meanwhile.
-const COPIES: u32 = 3;
 /// Where a stage runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Isolation {
@@ -410,6 +410,7 @@ impl Loader {
             versions: vec![found.version],
             stage,
             digest: own.digest,
+            called: StageName::whole(&found.name, found.version, own.digest),
             settings: own.settings.clone(),
             queue: own.setup.queue.clone(),
             padding: None,
@@ -475,25 +476,4 @@ fn loaded<'a>(own: &Own, spec: &'a ModelSpec, stage: &'a StageConfig) -> Loaded<
         sessions: own.session.lanes,
         gpu: own.on_gpu(),
     }
-}
-
-/// Copies what belongs to a version, and again if it changed meanwhile: half of the old and half of the new
-/// may well be a model.
-fn stable(
-    stash: &Stash,
-    version: &Found,
-    cancelled: &AtomicBool,
-) -> Result<(Setup, Stashed), String> {
-    let look = || Fingerprint::of(version).map_err(|error| format!("cannot be read: {error}"));
-    let mut before = look()?;
-    for _ in 0..COPIES {
-        let copy = Setup::read(version)
-            .and_then(|setup| Ok((setup, stash.copy(&version.file, cancelled)?)));
-        let after = look()?;
-        if before.still(&after) {
-            return copy;
-        }
-        before = after;
-    }
-    Err("its files change while they are copied; load it when they are complete".into())
 }

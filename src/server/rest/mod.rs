@@ -93,6 +93,8 @@ fn read(service: &Service, peer: &Peer, route: Route) -> Result<Response<Body>, 
         }
         Route::Status => json(told(&service.status())?),
         Route::Families => json(told(&service.families())?),
+        Route::Explain(None) => json(told(&service.explain(peer))?),
+        Route::Explain(Some(id)) => json(told(&service.explain_request(peer, &id)?)?),
         Route::Statistics => json(extensions::statistics(&service.statistics(None, None)?)),
         Route::Model { model, version, verb } => {
             return of_model(service, &model, version.as_deref(), verb);

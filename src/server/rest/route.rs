@@ -15,6 +15,8 @@ pub(super) enum Route {
     Status,
     /// Which models share a base, for people.
     Families,
+    /// Why requests took their routes: one of them, or the last.
+    Explain(Option<String>),
     /// Statistics of every model.
     Statistics,
     Model {
@@ -91,6 +93,8 @@ impl Route {
             ["metrics"] => Self::Metrics,
             ["v2", "graftd", "status"] => Self::Status,
             ["v2", "graftd", "families"] => Self::Families,
+            ["v2", "graftd", "explain"] => Self::Explain(None),
+            ["v2", "graftd", "explain", id] => Self::Explain(Some(name(id)?)),
             ["v2"] | ["v2", ""] => Self::Server,
             ["v2", "health", "live"] => Self::Live,
             ["v2", "health", "ready"] => Self::Ready,
@@ -134,6 +138,7 @@ impl Route {
         match self {
             Self::Live | Self::Ready | Self::Server => Methods::Get,
             Self::Metrics | Self::Status | Self::Families | Self::Statistics => Methods::Get,
+            Self::Explain(_) => Methods::Get,
             Self::Model { verb: Verb::Infer, .. } => Methods::Post,
             Self::Model { .. } => Methods::Get,
             Self::Index | Self::Load(_) | Self::Unload(_) => Methods::Post,
@@ -150,6 +155,7 @@ impl Route {
             Self::Server | Self::Index => Operation::Describe,
             Self::Model { verb: Verb::Metadata | Verb::Config, .. } => Operation::Describe,
             Self::Metrics | Self::Status | Self::Families | Self::Statistics => Operation::Observe,
+            Self::Explain(_) => Operation::Observe,
             Self::Model { verb: Verb::Statistics, .. } => Operation::Observe,
             Self::Model { verb: Verb::Infer, .. } => Operation::Infer,
             Self::Load(_) | Self::Unload(_) => Operation::ChangeModels,
@@ -200,6 +206,9 @@ mod tests {
             ("/v2/models/m/config", model("m", None, Verb::Config)),
             ("/v2/graftd/status", Some(Route::Status)),
             ("/v2/graftd/families", Some(Route::Families)),
+            ("/v2/graftd/explain", Some(Route::Explain(None))),
+            ("/v2/graftd/explain/a%2Fb", Some(Route::Explain(Some("a/b".into())))),
+            ("/v2/graftd/explain/", None),
             ("/v2/models/stats", Some(Route::Statistics)),
             ("/v2/models/stats/versions/1", model("stats", Some("1"), Verb::Metadata)),
             ("/v2/models/m/versions/1/stats", model("m", Some("1"), Verb::Statistics)),

@@ -45,7 +45,7 @@ pub(super) struct Seen {
     outcome: Outcome,
     submitted: MonoTime,
     phases: Option<Phases>,
-    rows: usize,
+    pub(super) rows: usize,
     /// Its rows may be answered from kept ones.
     lookup: bool,
     /// What a client takes it for, if its model batches.
@@ -69,7 +69,7 @@ impl Seen {
         }
     }
 
-    fn tally(&self) -> Tally {
+    pub(super) fn tally(&self) -> Tally {
         match self.outcome {
             Outcome::Complete(tally) => tally,
             _ => Tally::default(),
@@ -85,7 +85,11 @@ impl Seen {
         }
     }
 
-    fn word(&self) -> &'static str {
+    pub(super) fn is_complete(&self) -> bool {
+        matches!(self.outcome, Outcome::Complete(_))
+    }
+
+    pub(super) fn word(&self) -> &'static str {
         match self.outcome {
             Outcome::Complete(_) => "ok",
             Outcome::Refused { .. } => "refused",
@@ -116,8 +120,13 @@ impl Account<'_> {
         tracing::trace!("{}", error.message);
     }
 
-    /// The request has its end.
-    pub(super) fn close(&self, id: &str, seen: &Seen, answer: &Result<InferResponse, InferError>) {
+    /// The request has its end: when, and how long it took.
+    pub(super) fn close(
+        &self,
+        id: &str,
+        seen: &Seen,
+        answer: &Result<InferResponse, InferError>,
+    ) -> (MonoTime, Duration) {
         let now = self.service.driver.clock().now();
         let took = now.since(self.start);
         self.count(seen, answer, now, took);
@@ -126,6 +135,7 @@ impl Account<'_> {
         if let Err(error) = answer {
             self.warn(id, seen, error, now);
         }
+        (now, took)
     }
 
     fn count(

@@ -2,6 +2,8 @@
 
 mod account;
 mod classes;
+mod decisions;
+pub mod explain;
 pub mod families;
 mod models;
 mod observe;
@@ -27,6 +29,7 @@ use crate::sched::event::{Outcome, Refusal, Tally};
 use crate::tensor::{OutputTensor, Shape};
 use crate::time::shown;
 use account::{Account, Refusals, Seen};
+use decisions::Decision;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -90,6 +93,7 @@ pub struct Service {
     regions: Regions,
     settings: settings::Settings,
     refusals: Refusals,
+    decisions: decisions::Ring,
     draining: AtomicBool,
     timeout: Option<Duration>,
 }
@@ -111,6 +115,7 @@ impl Service {
             regions,
             settings: settings::Settings::default(),
             refusals: Refusals::default(),
+            decisions: decisions::Ring::default(),
             draining: AtomicBool::new(false),
             timeout,
         }
@@ -215,9 +220,15 @@ impl Service {
                 continue;
             }
             let seen = Seen::new(&reply, &checked);
-            let answer = respond(&mut request, &spec, &checked, reply);
+            let mut answer = respond(&mut request, &spec, &checked, &reply);
             let id = answer.as_ref().map_or(request.id.as_str(), |answer| &answer.id);
-            account.close(id, &seen, &answer);
+            let ended = account.close(id, &seen, &answer);
+            let asked = (&*spec, context.peer.tenant);
+            let decision = Decision::new(asked, (id, &seen, reply), answer.as_ref().err(), ended);
+            if let (true, Ok(answer)) = (checked.options.explain, &mut answer) {
+                self.tell_why(&decision, answer)?;
+            }
+            self.decisions.push(decision);
             return answer;
         }
         if let Some((spec, refusal)) = refused {
@@ -249,16 +260,16 @@ fn respond(
     request: &mut InferRequest,
     spec: &ModelSpec,
     checked: &Checked,
-    reply: Reply,
+    reply: &Reply,
 ) -> Result<InferResponse, InferError> {
-    let tally = match reply.outcome {
+    let tally = match &reply.outcome {
         Outcome::Complete(tally) => tally,
-        other => return Err(refused(&other, spec, checked)),
+        other => return Err(refused(other, spec, checked)),
     };
     let batched = spec.config.max_batch_size > 0;
     let formed = |(place, &index): (usize, &usize)| {
         let (port, wanted) = (&spec.outputs[index], request.outputs.get(place));
-        let output = output(port, index, &reply, &checked.cuts)?;
+        let output = output(port, index, reply, &checked.cuts)?;
         Ok(Output::Sent(classes::formed(output, wanted, port.labels.as_deref(), batched)))
     };
     let outputs = checked
@@ -269,7 +280,7 @@ fn respond(
         .collect::<Result<_, String>>()
         .map_err(|why| InferError::new(ErrorKind::ModelFailed, why))?;
     let mut parameters = Parameters::new();
-    if checked.options.explain {
+    if checked.options.routes {
         let route = |row| tally.route(&reply.routes, row).word();
         let text = (0..reply.rows.len()).map(route).collect::<Vec<_>>().join(",");
         parameters.insert("graftd_rows".to_owned(), Parameter::Text(text));
@@ -279,7 +290,7 @@ fn respond(
         version: spec.version.to_string(),
         id: std::mem::take(&mut request.id),
         parameters,
-        route: routes(&tally),
+        route: routes(tally),
         outputs,
     })
 }

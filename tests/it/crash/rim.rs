@@ -7,6 +7,7 @@ use graftd::engine::local::InlineLane;
 use graftd::engine::{BatchPlan, Begun, Lane};
 use graftd::id::{BatchId, ClassKey, RowKey, SessionId, StageId};
 use graftd::metrics::Metrics;
+use graftd::model::stage::StageName;
 use graftd::model::{ModelSpec, Rows};
 use graftd::rows::{InputTensor, Inputs};
 use graftd::sched::Load;
@@ -63,6 +64,7 @@ fn call(timeout: Option<Duration>) -> Call {
         versions: vec![1],
         stage: STAGE,
         digest: StageDigest([0; 32]),
+        called: StageName::whole("echo", 1, StageDigest([0; 32])),
         inputs: Vec::new(),
         outputs: Vec::new(),
         rows: Rows::Independent { how: "made so".into() },

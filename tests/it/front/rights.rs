@@ -32,11 +32,13 @@ enum Who {
 }
 
 /// Every path, and who may read it and who may post to it, where that is to be had at all.
-const ROUTES: [(&str, Option<Who>, Option<Who>); 34] = [
+const ROUTES: [(&str, Option<Who>, Option<Who>); 36] = [
     ("/metrics", Some(All), None),
     ("/v2", Some(All), None),
     ("/v2/", Some(All), None),
     ("/v2/graftd/families", Some(All), None),
+    ("/v2/graftd/explain", Some(All), None),
+    ("/v2/graftd/explain/7", Some(All), None),
     ("/v2/graftd/status", Some(All), None),
     ("/v2/health/live", Some(All), None),
     ("/v2/health/ready", Some(All), None),

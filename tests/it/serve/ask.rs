@@ -63,6 +63,8 @@ pub(crate) struct Got {
     pub(crate) route: String,
     /// The `graftd_rows` parameter.
     pub(crate) rows: Option<String>,
+    /// The `graftd_explain` parameter.
+    pub(crate) explain: Option<String>,
     pub(crate) outputs: Vec<Tensor>,
 }
 
@@ -217,15 +219,19 @@ pub(crate) fn read_rest(answer: &Answer) -> Result<Got, Refused> {
     let (body, length) = ([head.as_bytes(), tail].concat(), length.map(|_| head.len()));
     let decoded = decode_infer(Bytes::from(body), length).expect("an answer that reads");
     let Decoded::Request(read, _) = decoded else { panic!("an answer without JSON") };
-    let rows = read.parameters.get("graftd_rows").map(|rows| match rows {
-        Parameter::Text(text) => text.clone(),
-        other => panic!("graftd_rows is {other:?}"),
-    });
+    let text = |key: &str| {
+        read.parameters.get(key).map(|value| match value {
+            Parameter::Text(text) => text.clone(),
+            other => panic!("{key} is {other:?}"),
+        })
+    };
+    let (rows, explain) = (text("graftd_rows"), text("graftd_explain"));
     Ok(Got {
         version: whole["model_version"].as_str().expect("a version").to_owned(),
         id: read.id,
         route: answer.header("graftd-route").expect("a route").to_owned(),
         rows,
+        explain,
         outputs: read.inputs.into_iter().map(sent).collect(),
     })
 }
@@ -252,10 +258,13 @@ pub(crate) fn read_grpc(
     let route = answer.metadata().get("graftd-route").expect("a route");
     let route = route.to_str().expect("text").to_owned();
     let message = answer.into_inner();
-    let rows = message.parameters.get("graftd_rows").map(|rows| match &rows.parameter_choice {
-        Some(ParameterChoice::StringParam(text)) => text.clone(),
-        other => panic!("graftd_rows is {other:?}"),
-    });
+    let text = |key: &str| {
+        message.parameters.get(key).map(|value| match &value.parameter_choice {
+            Some(ParameterChoice::StringParam(text)) => text.clone(),
+            other => panic!("{key} is {other:?}"),
+        })
+    };
+    let (rows, explain) = (text("graftd_rows"), text("graftd_explain"));
     assert_eq!(message.outputs.len(), message.raw_output_contents.len());
     let outputs = message.outputs.into_iter().zip(message.raw_output_contents);
     let outputs = outputs.map(|(output, data)| Tensor {
@@ -265,7 +274,7 @@ pub(crate) fn read_grpc(
         data,
     });
     let (version, id) = (message.model_version, message.id);
-    Ok(Got { version, id, route, rows, outputs: outputs.collect() })
+    Ok(Got { version, id, route, rows, explain, outputs: outputs.collect() })
 }
 
 /// An HTTP/2 connection, as a gRPC client wants it.

@@ -10,10 +10,10 @@ use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-const KIN: [&str; 3] = ["kin_left", "kin_right", "kin_far"];
+pub(super) const KIN: [&str; 3] = ["kin_left", "kin_right", "kin_far"];
 
 /// Rows that all differ.
-fn rows(model: &str, range: Range<u16>) -> Ask {
+pub(super) fn rows(model: &str, range: Range<u16>) -> Ask {
     let count = range.len();
     let values: Vec<f32> = range
         .flat_map(|row| {
@@ -25,7 +25,7 @@ fn rows(model: &str, range: Range<u16>) -> Ask {
 }
 
 /// A daemon whose families are found.
-async fn family(flags: &[&str]) -> Daemon {
+pub(super) async fn family(flags: &[&str]) -> Daemon {
     let daemon = Setup::new(&KIN).flags(flags).start().await;
     for model in KIN {
         daemon.logged(&format!("model {model}:1 shares base"), 0).await;

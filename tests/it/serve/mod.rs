@@ -7,6 +7,7 @@ mod counts;
 pub(crate) mod daemon;
 mod datatypes;
 mod environment;
+mod explain;
 mod families;
 mod life;
 mod log;

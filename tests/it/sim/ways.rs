@@ -7,10 +7,11 @@ use graftd::id::{BatchId, ClassKey, DeviceId, RequestId, RowKey, SessionId, Stag
 use graftd::sched::Scheduler;
 use graftd::sched::config::{Config, StageConfig};
 use graftd::sched::event::{
-    Action, Event, Failure, Job, Leg, Outcome, Path, Priority, Purpose, Sharing, Slot, Store,
+    Action, Event, Failure, Job, Leg, Outcome, Path, Priority, Purpose, Sharing, Slot, Store, Tally,
 };
 use graftd::sched::flight::FlightId;
-use graftd::sched::reuse::{Policy, Route};
+use graftd::sched::reuse::{Policy, Reason, Route};
+use graftd::sched::why::Why;
 use graftd::time::MonoTime;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -50,6 +51,9 @@ struct World {
     running: BTreeSet<(StageId, RowKey)>,
     base_rows_run: u64,
     routes: BTreeMap<Route, u64>,
+    /// Routes and reasons of requests that have not ended, as they were told.
+    told: BTreeMap<RequestId, (Vec<Route>, Vec<Why>)>,
+    reasons: BTreeMap<(Route, Reason), u64>,
     faults: bool,
 }
 
@@ -97,6 +101,8 @@ impl World {
             running: BTreeSet::new(),
             base_rows_run: 0,
             routes: BTreeMap::new(),
+            told: BTreeMap::new(),
+            reasons: BTreeMap::new(),
             faults: rng.percent(60),
             rng,
         };
@@ -197,7 +203,11 @@ impl World {
                 *self.rising.entry(stage).or_default() |= needed;
                 self.raises += 1;
             }
-            Action::Routes { .. } | Action::Forget { .. } => {}
+            Action::Routes { request, routes } => {
+                self.told.entry(request).or_default().0 = routes;
+            }
+            Action::Explain { request, rows } => self.told.entry(request).or_default().1 = rows,
+            Action::Forget { .. } => {}
             Action::Terminate { .. } | Action::Kill { .. } => panic!("no run takes long"),
         }
     }
@@ -208,6 +218,7 @@ impl World {
             Outcome::Complete(tally) => {
                 let rows = self.jobs[&request].rows.len() as u32;
                 assert_eq!(tally.hit + tally.join + tally.run(), rows);
+                self.explained(request, tally);
                 for (route, rows) in [
                     (Route::Reuse, tally.reuse),
                     (Route::Follow, tally.follow),
@@ -222,6 +233,34 @@ impl World {
             }
             Outcome::Failed(_) | Outcome::Crashed => assert!(self.faults),
             Outcome::Expired => panic!("nobody set a deadline"),
+        }
+    }
+
+    /// Every row that had a choice has a reason that fits its route, and what was weighed.
+    fn explained(&mut self, request: RequestId, tally: &Tally) {
+        use {Reason as R, Route as T};
+        let (routes, whys) = self.told.remove(&request).unwrap_or_default();
+        for row in 0..self.jobs[&request].rows.len() {
+            let route = tally.route(&routes, row);
+            let why = whys.iter().find(|why| why.row as usize == row);
+            if matches!(route, T::Hit | T::Join) {
+                assert!(why.is_none(), "{route:?} is no choice: {why:?}");
+                continue;
+            }
+            let Why { choice, weighed, .. } = why.expect("there was a choice");
+            assert_eq!(choice.route, route);
+            let fits = match choice.reason {
+                R::Kept | R::InFlight | R::NoWay => false,
+                R::Set => self.policy == Policy::Always && route != T::Whole,
+                R::NoWhole | R::Resting => route != T::Whole,
+                R::BaseThere => matches!(route, T::Reuse | T::Follow),
+                R::Cheapest | R::Tried => matches!(route, T::Whole | T::Recompute),
+                R::InTime => false,
+            };
+            assert!(fits, "{route:?} for {:?}", choice.reason);
+            assert!(route != T::Reuse || weighed.base.is_none(), "it need not be made");
+            assert!(weighed.again <= 1024 && weighed.busy <= 1024, "{weighed:?}");
+            *self.reasons.entry((route, choice.reason)).or_default() += 1;
         }
     }
 
@@ -359,18 +398,24 @@ impl World {
 #[test]
 fn bases_run_once_and_heads_after_them() {
     let mut routes: BTreeMap<Route, u64> = BTreeMap::new();
+    let mut reasons: BTreeSet<Reason> = BTreeSet::new();
     let (mut rests, mut raises) = (0, 0);
     for seed in 0..SEEDS {
         let mut world = World::new(seed);
         world.live();
         rests += world.rests;
         raises += world.raises;
+        reasons.extend(world.reasons.keys().map(|(_, reason)| *reason));
         for (route, rows) in world.routes {
             *routes.entry(route).or_default() += rows;
         }
     }
     println!("{routes:?}, {rests} rests, {raises} raises");
     assert!(rests > 100 && raises > 100, "{rests} rests, {raises} raises");
+    use Reason::{BaseThere, Cheapest, NoWhole, Resting, Set};
+    for reason in [BaseThere, Cheapest, NoWhole, Resting, Set] {
+        assert!(reasons.contains(&reason), "{reason:?} is never given");
+    }
     for route in [Route::Reuse, Route::Follow, Route::Recompute, Route::Whole] {
         assert!(routes[&route] > 100, "{route:?} is hardly ever taken: {routes:?}");
     }

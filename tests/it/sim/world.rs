@@ -176,6 +176,7 @@ impl World {
             | Action::Reuse { .. }
             | Action::Spend { .. }
             | Action::Routes { .. }
+            | Action::Explain { .. }
             | Action::Rest { .. }
             | Action::Raise { .. }
             | Action::Forget { .. } => {}

@@ -7,6 +7,7 @@ use graftd::driver::{Call, Driver, Reply};
 use graftd::engine::local::ThreadLane;
 use graftd::id::{DeviceId, StageId, Tenant};
 use graftd::metrics::Metrics;
+use graftd::model::stage::StageName;
 use graftd::model::{ModelSpec, Rows};
 use graftd::rows::{InputTensor, Inputs, assemble};
 use graftd::sched::Load;
@@ -232,6 +233,7 @@ fn spec(stage: StageId) -> ModelSpec {
         versions: vec![1],
         stage,
         digest: StageDigest(digest),
+        called: StageName::whole("stage", 1, StageDigest(digest)),
         inputs: Vec::new(),
         outputs: Vec::new(),
         rows: Rows::Independent { how: "made so".into() },

@@ -36,6 +36,34 @@ async fn status_is_a_table_or_json() {
 }
 
 #[tokio::test]
+async fn explain_lists_decisions_or_tells_one_in_full() {
+    needs_runtime!();
+    let daemon = Setup::new(&["mlp"]).start().await;
+    let socket = daemon.setup.socket();
+    assert_eq!(good(&socket, &["explain"]).await, "no request was decided yet\n");
+    let ask = Ask::new("mlp", vec![fp32("x", &[1, 16], &[0.5; 16])]);
+    for id in ["first", "evil\u{1b}[2J/\n", ""] {
+        let ask = Ask { id: id.to_owned(), ..ask.clone() };
+        ask.of(&daemon, Form::Json).await.expect("an answer");
+    }
+    let text = good(&socket, &["explain"]).await;
+    let lines: Vec<&str> = text.lines().collect();
+    let heading: Vec<&str> = lines[0].split_whitespace().collect();
+    assert_eq!(heading, ["ID", "MODEL", "ROWS", "AGE", "ROUTES", "REASON"]);
+    assert!(lines[1].ends_with("  hit  the answer is kept"), "{text}");
+    assert!(lines[2].starts_with("evil\\u{1b}[2J/\\n  mlp:1 "), "{text}");
+    assert!(lines[3].ends_with("  whole  there is no shared base to go through"), "{text}");
+    let told = good(&socket, &["explain", "evil\u{1b}[2J/\n"]).await;
+    let row = "  row 0: hit, as the answer is kept\n    whole of mlp:1 ";
+    assert!(told.contains(row) && told.contains(" 'first', "), "{told}");
+    let number = lines[1].split_whitespace().next().expect("a number");
+    let one = json(&good(&socket, &["explain", number, "--json"]).await);
+    assert_eq!(one["decisions"][0]["why"][0]["lineage"][0]["id"], "first");
+    let Ended { code, err, .. } = graftd(&socket, &["explain", "gone"]).await;
+    assert!(code == Some(1) && err.contains("request 'gone' is not among those"), "{err}");
+}
+
+#[tokio::test]
 async fn load_and_unload_say_what_became_of_the_model() {
     needs_runtime!();
     let daemon = Setup::new(&["mlp"]).start().await;
@@ -95,7 +123,7 @@ async fn completions_of_every_shell_know_every_verb() {
     let nowhere = Path::new("/nowhere");
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = good(nowhere, &["completions", shell]).await;
-        for verb in ["serve", "check", "infer", "status", "inspect", "load", "unload"] {
+        for verb in ["serve", "check", "infer", "status", "inspect", "explain", "load", "unload"] {
             assert!(script.contains(verb), "{shell}: {verb}");
         }
     }
@@ -125,7 +153,18 @@ async fn every_verb_has_a_page_and_a_help_with_its_name() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().to_str().expect("UTF-8");
     assert_eq!(good(folder.path(), &["man", path]).await, "");
-    for verb in ["serve", "check", "infer", "status", "inspect", "load", "unload", "completions"] {
+    const VERBS: [&str; 9] = [
+        "serve",
+        "check",
+        "infer",
+        "status",
+        "inspect",
+        "explain",
+        "load",
+        "unload",
+        "completions",
+    ];
+    for verb in VERBS {
         assert!(folder.path().join(format!("graftd-{verb}.1")).is_file(), "{verb}");
         let help = good(folder.path(), &[verb, "--help"]).await;
         assert!(help.contains(&format!("Usage: graftd {verb}")), "{help}");

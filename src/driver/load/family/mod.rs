@@ -26,6 +26,7 @@ use crate::graph;
 use crate::graph::family;
 use crate::id::StageId;
 use crate::model::ModelSpec;
+use crate::model::stage::StageName;
 use crate::model::way::{BaseUse, Way};
 use crate::rows::Storage;
 use crate::sched::config::StageConfig;
@@ -280,8 +281,10 @@ impl Loader {
                 }
             })
         });
+        let called = StageName::base(StageDigest(digest));
         let (counts, storage) = (Some(counts), Storage::Exact);
-        let shape = Leg { inputs: canonical.collect(), output_axes: axes, counts, storage };
+        let inputs = canonical.collect();
+        let shape = Leg { called, inputs, output_axes: axes, counts, storage };
         self.bring_up_leg(&leg.bytes, shape, config, &material.session, (&label, beside)).await
     }
 
@@ -297,8 +300,9 @@ impl Loader {
             family::Source::Below(number) => Source::Below(number),
         });
         let output_axes = spec.output_axes.clone();
+        let called = spec.called.head(StageDigest(leg.digest));
         let (counts, storage) = (None, Storage::Exact);
-        let shape = Leg { inputs: inputs.collect(), output_axes, counts, storage };
+        let shape = Leg { called, inputs: inputs.collect(), output_axes, counts, storage };
         let config = material.config.clone();
         self.bring_up_leg(&leg.bytes, shape, config, &material.session, (label, beside)).await
     }

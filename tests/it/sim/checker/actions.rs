@@ -18,6 +18,7 @@ impl Checker {
                 self.run(*session, *batch, rows, *reason)
             }
             Action::Routes { request, routes } => self.routes(*request, routes),
+            Action::Explain { .. } => Err("there is no choice".into()),
             Action::Reuse { .. } | Action::Spend { .. } => Err("there are no bases".into()),
             Action::Hit { row, slot } => self.hit(*row, *slot),
             Action::Settle { batch, rows } => self.settle_batch(*batch, rows),
