@@ -186,7 +186,10 @@ mod tests {
     #[test]
     fn the_ring_is_bounded_in_requests_and_in_rows() {
         let ring = Ring::default();
-        let held = || (ring.0.lock().decisions.len(), ring.0.lock().rows);
+        let held = || {
+            let entries = ring.0.lock();
+            (entries.decisions.len(), entries.rows)
+        };
         (0..3_000).for_each(|number| ring.push(decision(number, "", 1)));
         assert_eq!(held(), (REQUESTS_MAX, REQUESTS_MAX));
         assert_eq!(ring.newest(2, |_| true)[1].request, RequestId(2_998));
