@@ -16,7 +16,7 @@ async fn a_model_whose_process_stands_still_is_not_ready_until_it_moves() {
     publish(&daemon.models(), &model, 1, &adds(1.0));
     load(&daemon, &model).await.unwrap();
     assert_eq!(asked(&daemon, &model, 1.0).await.unwrap(), 1.0);
-    daemon.workers("m").iter().for_each(|worker| worker.signal(Signal::STOP));
+    daemon.workers("m").iter().for_each(|worker| worker.stop());
     assert!(ready(), "nothing is asked of it");
     let clock = graftd::clock::Clock::start();
     let waits = tokio::spawn({
