@@ -24,6 +24,9 @@ const NEW_PREFIX: &str = ".new-";
 const NEW_AGE_MAX: Duration = Duration::from_hours(1);
 /// The permission of others than the owner to write.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
+/// The permission of everybody to write, and what keeps them from replacing what is not theirs.
+const WRITABLE_BY_ALL: u32 = 0o002;
+const STICKY: u32 = 0o1000;
 
 /// A folder of entries by digest; or none, which keeps nothing.
 #[derive(Clone, Debug, Default)]
@@ -53,10 +56,25 @@ impl Shelf {
         let unusable =
             |error: io::Error| format!("{shown}: {error}; name a folder that can be written");
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(unusable)?;
+        let folder = &fs::canonicalize(folder).map_err(unusable)?;
         let data = fs::metadata(folder).map_err(unusable)?;
-        if data.uid() != rustix::process::geteuid().as_raw()
-            || data.mode() & WRITABLE_BY_OTHERS != 0
-        {
+        let us = rustix::process::geteuid().as_raw();
+        // Whoever can write above it can put another folder into its place.
+        let above = folder.ancestors().skip(1).map(|above| (above, fs::metadata(above)));
+        let replaceable = |data: &Metadata| {
+            let open = data.mode() & WRITABLE_BY_ALL != 0 && data.mode() & STICKY == 0;
+            open || (data.uid() != us && data.uid() != 0)
+        };
+        for (above, data) in above {
+            if replaceable(&data.map_err(unusable)?) {
+                return Err(format!(
+                    "{shown} can be replaced by whoever may write to {}; name a folder where only the daemon's own \
+                     user and root can",
+                    above.display()
+                ));
+            }
+        }
+        if data.uid() != us || data.mode() & WRITABLE_BY_OTHERS != 0 {
             return Err(format!(
                 "{shown} can be written by others, who so would decide what is served; take that right away, or name a \
                  folder of the daemon's own user"
@@ -238,6 +256,13 @@ mod tests {
         assert_eq!(open("ours"), Ok(()));
         fs::set_permissions(parent.path().join("ours"), PermissionsExt::from_mode(0o720)).unwrap();
         assert!(open("ours").unwrap_err().contains("by others"));
+        let above = parent.path().join("above");
+        fs::create_dir(&above).unwrap();
+        assert_eq!(open("above/inner"), Ok(()));
+        fs::set_permissions(&above, PermissionsExt::from_mode(0o777)).unwrap();
+        assert!(open("above/inner").unwrap_err().contains("can be replaced"));
+        fs::set_permissions(&above, PermissionsExt::from_mode(0o1777)).unwrap();
+        assert_eq!(open("above/inner"), Ok(()), "as the system's temporary folder is");
         fs::write(parent.path().join("file"), b"").unwrap();
         assert!(open("file").unwrap_err().contains("can be written"));
     }

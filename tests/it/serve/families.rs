@@ -390,7 +390,7 @@ async fn the_next_start_finds_what_was_split_and_makes_anew_what_is_damaged() {
     }
     let daemon = daemon.setup.start().await;
     assert_eq!(shared(&daemon).await, first);
-    for kind in ["sketch", "split"] {
+    for kind in ["sketch", "split", "leg"] {
         let told = |line: &String| line.contains(kind) && line.contains("is damaged");
         assert!(daemon.lines().iter().any(told), "{kind}");
     }

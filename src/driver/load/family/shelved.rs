@@ -36,7 +36,10 @@ pub(in crate::driver::load) fn sketch(shelf: &Shelf, stashed: &Stashed) -> Resul
     let digest = &stashed.digest;
     found(shelf, SKETCH, digest).unwrap_or_else(|| {
         let made = stashed.copy.sketch(&stashed.model);
-        put(shelf, SKETCH, digest, &made);
+        // What failed may have failed for want of a descriptor, and not for what the model is.
+        if made.is_ok() {
+            put(shelf, SKETCH, digest, &made);
+        }
         made
     })
 }
@@ -59,7 +62,10 @@ pub(super) fn legs(
     let legs = material.split(cuts)?;
     let part = |leg: &Leg| {
         let file = StageDigest(*blake3::hash(&leg.bytes).as_bytes());
-        keep(shelf, LEG, &file, &leg.bytes);
+        // Members of a family have their bases in common.
+        if looked_up(shelf, LEG, &file).is_none() {
+            keep(shelf, LEG, &file, &leg.bytes);
+        }
         let Leg { inputs, outputs, digest, .. } = leg.clone();
         Part { file: file.0, inputs, outputs, digest }
     };
@@ -98,7 +104,11 @@ fn key(content: &StageDigest, cuts: &[Vec<String>]) -> StageDigest {
 
 fn found<T: DeserializeOwned>(shelf: &Shelf, kind: &str, digest: &StageDigest) -> Option<T> {
     let bytes = looked_up(shelf, kind, digest)?;
-    postcard::from_bytes(&bytes).ok()
+    let read = postcard::from_bytes(&bytes);
+    read.map_err(|error| {
+        tracing::warn!("{kind} {digest} in --splits-dir cannot be read ({error}) and is made anew");
+    })
+    .ok()
 }
 
 fn looked_up(shelf: &Shelf, kind: &str, digest: &StageDigest) -> Option<Bytes> {
