@@ -19,7 +19,8 @@ use tempfile::TempDir;
 
 /// The member that all others are made from: a sentence encoder with a classifier on it.
 const ORIGIN: &str = "minilm_topic";
-const CONNECTIONS: usize = 32;
+/// Callers a head, so that the base has as many rows in flight however many heads ask for each.
+const CALLERS: usize = 16;
 /// Rows of the batch by which the base's share is measured.
 const BATCH: usize = 8;
 /// Rows that requests repeat, and how often: the n-th most popular one n times less than the first.
@@ -81,7 +82,8 @@ impl Pair {
         let (family, wholes) = (self.family.socket(), self.wholes.socket());
         let next = std::cell::RefCell::new(&mut next);
         let side = |socket: &Path| {
-            let load = Load { socket, connections: CONNECTIONS, request: &request.bytes };
+            let connections = CALLERS * self.heads;
+            let load = Load { socket, connections, request: &request.bytes };
             load.rate(span, |bytes| (next.borrow_mut())(&request, bytes))
         };
         let rounds = effort.rounds;

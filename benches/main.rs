@@ -5,7 +5,7 @@
 //! daemon and the echo are spawned, and this process is the client of both.
 //!
 //! For profiling, the same load on a server of one's own: `ratios load SOCKET MODEL CONNECTIONS SECONDS
-//! kept|unique`.
+//! kept|unique`; several models, as `a,b,c`, are each asked every row.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its table")]
 
@@ -58,7 +58,8 @@ fn main() {
     {
         let connections = connections.parse().expect("a number of connections");
         let span = Duration::from_secs(seconds.parse().expect("a number of seconds"));
-        return load(Path::new(socket), model, connections, span, kind == "kept");
+        let models: Vec<&str> = model.split(',').collect();
+        return load(Path::new(socket), &models, connections, span, kind == "kept");
     }
     // Cargo adds this flag when it runs benchmarks; without it, it only wants to see them built.
     if !given.iter().any(|argument| argument == "--bench") {
@@ -79,13 +80,17 @@ fn main() {
     std::fs::write(target.join("bench.md"), text).expect("the table in target/bench.md");
 }
 
-fn load(socket: &Path, model: &str, connections: usize, span: Duration, kept: bool) {
-    let request = Payload::of(socket, model, 1).request(kept);
-    let mut unique = 0..;
-    let mut again = (0..256).cycle();
-    let load = Load { socket, connections, request: &request.bytes };
+fn load(socket: &Path, models: &[&str], connections: usize, span: Duration, kept: bool) {
+    let requests: Vec<_> =
+        models.iter().map(|model| Payload::of(socket, model, 1).request(kept)).collect();
+    let mut asked = 0_usize;
+    let load = Load { socket, connections, request: &requests[0].bytes };
     let answers = load.rate(span, |bytes| {
-        if kept { request.stamp(bytes, &mut again) } else { request.stamp(bytes, &mut unique) }
+        let request = &requests[asked % models.len()];
+        let row = (asked / models.len()) as u64;
+        bytes.copy_from_slice(&request.bytes);
+        request.stamp(bytes, &mut std::iter::once(if kept { row % 256 } else { row }));
+        asked += 1;
     });
     println!("{}", rate(answers));
 }

@@ -81,13 +81,14 @@ fn listing(paths: Vec<PathBuf>) -> Listing {
     let mut refused = Vec::new();
     let refuse = |why| Refused { why, version: None };
     for path in paths {
-        let Some(Entry { name, versions, others, misfits }) = entry(&path) else { continue };
+        let Some(Entry { name, versions, others, misfits, lacks }) = entry(&path) else { continue };
         if let Err(why) = check_name(&name) {
             if !versions.is_empty() {
                 refused.push(refuse(format!("{}: {why}", path.display())));
             }
             continue;
         }
+        refused.extend(lacks.map(|why| refuse(format!("{}: {why}", path.display()))));
         left_out.extend(others.into_iter().map(|version| (name.clone(), version)));
         refused.extend(misfits.into_iter().map(|folder| misfit(&path, &name, folder)));
         for (version, file) in versions {
@@ -125,6 +126,8 @@ struct Entry {
     others: Vec<u64>,
     /// Folders that hold a model, or are called like a number, and are no versions.
     misfits: Vec<String>,
+    /// Why there is nothing to serve, where it looks as if there should be.
+    lacks: Option<String>,
 }
 
 fn entry(path: &Path) -> Option<Entry> {
@@ -139,9 +142,6 @@ fn entry(path: &Path) -> Option<Entry> {
         Some(folder.file_name().to_str()?.to_owned())
     });
     let (numbers, others): (Vec<_>, Vec<_>) = folders.partition(|folder| number(folder).is_some());
-    if numbers.is_empty() && others.is_empty() {
-        return None;
-    }
     let layout = config::layout(path);
     let file = |folder: &str| model_file(&path.join(folder), &layout.filename);
     let there = numbers.iter().filter_map(|folder| Some((number(folder)?, file(folder)?)));
@@ -151,12 +151,35 @@ fn entry(path: &Path) -> Option<Entry> {
     let misfits = others.into_iter().filter(|folder| {
         !folder.starts_with('.') && (like_a_number(folder) || file(folder).is_some())
     });
+    let misfits: Vec<_> = misfits.collect();
+    let empty = there.is_empty() && misfits.is_empty();
     Some(Entry {
-        name,
+        lacks: empty.then(|| lacks(path, &name, &layout.filename, &numbers)).flatten(),
         others: there.keys().copied().filter(|version| !chosen.contains(version)).collect(),
-        misfits: misfits.collect(),
+        misfits,
         versions: there.into_iter().filter(|(version, _)| chosen.contains(version)).collect(),
+        name,
     })
+}
+
+/// Why a folder without a version to serve is none, where it looks as if it were meant as a model.
+fn lacks(path: &Path, name: &str, filename: &str, numbers: &[String]) -> Option<String> {
+    let expected = format!("{name}/1/{filename}");
+    let own = format!("{name}.onnx");
+    if let Some(file) = [filename, &own].into_iter().find(|file| path.join(file).is_file()) {
+        let above = if number(name).is_some() {
+            "; if this is the version of a model, give --models the folder that holds the model's"
+        } else {
+            ""
+        };
+        return Some(format!("'{file}' lies in no version's folder; move it to {expected}{above}"));
+    }
+    if let Some(why) = config::unservable(path, name, &expected) {
+        return Some(why);
+    }
+    let versions = numbers.join(", ");
+    (!numbers.is_empty())
+        .then(|| format!("no '{filename}' in version {versions}; expected {expected}"))
 }
 
 /// The model file of a version: a file of that name, or one in a folder of that name, beside its weights.
@@ -205,6 +228,12 @@ mod tests {
             ".hidden/1/model.onnx",
             "notes.txt",
             "bad\nname.onnx",
+            "loose/model.onnx",
+            "own/own.onnx",
+            "torch/1/model.pt",
+            "ensemble/config.pbtxt",
+            "pending/config.pbtxt",
+            "2/model.onnx",
         ];
         for file in files {
             let path = root.path().join(file);
@@ -214,6 +243,8 @@ mod tests {
         let text = "version_policy { all {} } default_model_filename: 'net.onnx'";
         fs::write(root.path().join("named/config.pbtxt"), text).unwrap();
         fs::write(root.path().join("broken/config.pbtxt"), "no such field").unwrap();
+        let text = "ensemble_scheduling { step { model_name: 'a' } }";
+        fs::write(root.path().join("ensemble/config.pbtxt"), text).unwrap();
         let listing = scan(root.path()).unwrap();
         let found: Vec<_> = listing.found.iter().map(|f| (f.name.as_str(), f.version)).collect();
         let expected = [
@@ -234,7 +265,20 @@ mod tests {
         let misfits = listing.refused.iter().filter_map(|refused| refused.version.clone());
         let misfits: Vec<_> = misfits.map(|(model, folder)| format!("{model}/{folder}")).collect();
         assert_eq!(misfits, ["hub/onnx", "tree/02", "tree/latest"]);
-        let others = listing.refused.iter().filter(|refused| refused.version.is_none()).count();
-        assert_eq!(others, 1, "{:?}", listing.refused);
+        let root = format!("{}/", root.path().display());
+        let others = listing.refused.iter().filter(|refused| refused.version.is_none());
+        let others: Vec<_> = others.map(|refused| refused.why.replace(&root, "")).collect();
+        let expected = [
+            "2: 'model.onnx' lies in no version's folder; move it to 2/1/model.onnx; if this is the version of a \
+             model, give --models the folder that holds the model's",
+            "bad\nname.onnx: a model's name is 1 to 128 letters, digits or '._-+@ ', no dot first, not 'bad\\nname'",
+            "ensemble: config.pbtxt: ensemble_scheduling is not served: each model is asked by itself; call the models \
+             one after another, or merge them into one ONNX file",
+            "loose: 'model.onnx' lies in no version's folder; move it to loose/1/model.onnx",
+            "own: 'own.onnx' lies in no version's folder; move it to own/1/model.onnx",
+            "pending: a config.pbtxt and no model file beside it; expected pending/1/model.onnx",
+            "torch: no 'model.onnx' in version 1; expected torch/1/model.onnx",
+        ];
+        assert_eq!(others, expected);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A spare stage rests once nothing of it is in flight: its sessions, and the weights in them, are given back. It is
 //! raised at once for a row that can go no other way, and otherwise when the rows that would have been better off
-//! with it lost as much as raising it costs. Waiting until the loss equals the price is at most twice as dear as
+//! with it lost as much as raising it costs, and are no rare exception. Waiting until the loss equals the price is at most twice as dear as
 //! knowing the future (the ski rental rule).
 //!
 //! # Source
@@ -41,8 +41,39 @@ pub(super) enum Presence {
 pub(super) struct Regret {
     /// In weighed nanoseconds.
     lost: u64,
+    /// Rows that it was counted over, and those of them that would have been better off.
+    rows: u32,
+    worse_off: u32,
     /// Since when it is counted; what is long past tells nothing of what will come.
     since: MonoTime,
+}
+
+/// One row in so many must be better off with a stage for it to be worth its memory: of the others some always look it,
+/// by what costs were misjudged.
+const WORSE_OFF_IN: u32 = 32;
+
+impl Regret {
+    /// Nothing lost so far.
+    const fn none(now: MonoTime) -> Self {
+        Self { lost: 0, rows: 0, worse_off: 0, since: now }
+    }
+
+    /// A row was to be sent on its way; none lost where it would have gone the same one.
+    fn count(&mut self, lost: Option<u64>, now: MonoTime, window: Duration) {
+        if now.since(self.since) > window {
+            *self = Self::none(now);
+        }
+        self.rows = self.rows.saturating_add(1);
+        if let Some(lost) = lost {
+            self.worse_off = self.worse_off.saturating_add(1);
+            self.lost = self.lost.saturating_add(lost);
+        }
+    }
+
+    /// Whether what was lost is worth as much as raising the stage costs.
+    fn is_worth(&self, rise: Duration) -> bool {
+        self.lost >= nanos(rise) && self.worse_off.saturating_mul(WORSE_OFF_IN) >= self.rows
+    }
 }
 
 impl Stage {
@@ -85,7 +116,7 @@ impl Scheduler {
             // Rows came meanwhile that can go no other way.
             return self.actions.push_back(Action::Raise { stage: id, needed: true });
         }
-        stage.presence = Presence::Resting(Regret { lost: 0, since: self.now });
+        stage.presence = Presence::Resting(Regret::none(self.now));
     }
 
     /// Brings a stage's sessions back, if they rest.
@@ -146,7 +177,7 @@ impl Scheduler {
         if stage.presence != Presence::Spare || stage.flights > 0 || stage.retired {
             return false;
         }
-        stage.presence = Presence::Resting(Regret { lost: 0, since: self.now });
+        stage.presence = Presence::Resting(Regret::none(self.now));
         // Nothing of the stage is in flight, so none of its sessions has anything in hand.
         let serving = |_: &SessionId, session: &mut Session| {
             session.stage == id && session.purpose == Purpose::Serving
@@ -169,21 +200,42 @@ impl Scheduler {
         let Some(stage) = self.stages.get_mut(&id).filter(|stage| stage.is_down()) else {
             return choice;
         };
-        if choice.route != Route::Whole || policy == Policy::Never {
-            return choice;
-        }
+        let whole = choice.route == Route::Whole && policy != Policy::Never;
         let lost = choice.split.saturating_sub(choice.whole.unwrap_or(choice.split));
         let mut pays = false;
         if let Presence::Resting(regret) = &mut stage.presence {
-            if now.since(regret.since) > window {
-                *regret = Regret { lost: 0, since: now };
-            }
-            regret.lost = regret.lost.saturating_add(lost);
-            pays = regret.lost >= nanos(stage.rise);
+            regret.count(whole.then_some(lost), now, window);
+            pays = whole && regret.is_worth(stage.rise);
+        }
+        if !whole {
+            return choice;
         }
         if pays {
             self.raise(id);
         }
         Choice { route: split, reason: Reason::Resting, ..choice }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rare_rows_that_look_worse_off_raise_nothing_however_long_they_add_up() {
+        let (window, rise) = (Duration::from_secs(60), Duration::from_secs(1));
+        let at = |ms: u64| MonoTime::from_nanos(ms * 1_000_000);
+        let regret = |one_in: u64| {
+            let mut regret = Regret::none(MonoTime::ZERO);
+            for row in 0..50_000 {
+                regret.count((row % one_in == 0).then_some(50_000_000), at(row), window);
+            }
+            regret
+        };
+        assert!(!regret(300).is_worth(rise));
+        assert!(regret(10).is_worth(rise));
+        let mut late = regret(10);
+        late.count(None, at(120_000), window);
+        assert!(!late.is_worth(rise), "what is long past tells nothing");
     }
 }

@@ -135,6 +135,19 @@ impl Setup {
     }
 }
 
+/// Why the `config.pbtxt` of a folder that holds no model file names no model to be served; none without one.
+///
+/// What never has a file of its own, such as an ensemble, is refused for what it is.
+#[must_use]
+pub fn unservable(folder: &Path, name: &str, expected: &str) -> Option<String> {
+    let text = match contents(folder, TRITON) {
+        Ok(text) => text?,
+        Err(why) => return Some(why),
+    };
+    let nothing = || format!("a {TRITON} and no model file beside it; expected {expected}");
+    Some(Setup::of_config(&text, name).err().unwrap_or_else(nothing))
+}
+
 /// The text of a file of the model's folder; none where there is no such file.
 fn contents(folder: &Path, name: &str) -> Result<Option<String>, String> {
     if std::fs::symlink_metadata(folder.join(name)).is_err() {
