@@ -436,7 +436,7 @@ fn completed(completion: Completion) -> (Event, Ended) {
     let Completion { session, batch, result } = completion;
     match result {
         Ok((block, service)) => {
-            let row_bytes = block.row_bytes() as u64;
+            let row_bytes = block.kept_row_bytes() as u64;
             let outputs = Some((Arc::new(block), service));
             (Event::Done { session, batch, service, row_bytes }, Ended { batch, outputs })
         }

@@ -122,6 +122,32 @@ impl Block {
         let bytes: usize = self.tensors.iter().map(|tensor| tensor.data.len()).sum();
         bytes.div_ceil(self.rows.max(1))
     }
+
+    /// Bytes of memory that a row takes by itself, all that stands around its elements included.
+    #[must_use]
+    pub fn kept_row_bytes(&self) -> usize {
+        let tensor = |tensor: &BlockTensor| {
+            let rows = if tensor.axis.is_some() { self.rows.max(1) } else { 1 };
+            let ends = if tensor.row_ends.is_empty() { 0 } else { size_of::<usize>() };
+            size_of::<BlockTensor>()
+                + allocated(tensor.data.len().div_ceil(rows))
+                + allocated(tensor.shape.len() * size_of::<usize>())
+                + allocated(ends)
+        };
+        // An `Arc` counts its owners in two words; the tensors are one allocation more.
+        let block = allocated(size_of::<Self>() + 2 * size_of::<usize>()) + allocated(1);
+        block + self.tensors.iter().map(tensor).sum::<usize>()
+    }
+}
+
+/// Bytes that an allocation takes, with what common allocators put around it.
+const fn allocated(bytes: usize) -> usize {
+    let taken = (bytes + size_of::<usize>()).next_multiple_of(16);
+    match bytes {
+        0 => 0,
+        _ if taken < 32 => 32,
+        _ => taken,
+    }
 }
 
 impl RowValue {

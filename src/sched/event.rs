@@ -200,7 +200,7 @@ pub enum Event {
         batch: BatchId,
         /// How long the run took, queueing excluded.
         service: Duration,
-        /// Output bytes of its largest row.
+        /// Bytes that a row of it takes where it is kept.
         row_bytes: u64,
     },
     /// A batch has an error.

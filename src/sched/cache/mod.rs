@@ -17,8 +17,10 @@ use sketch::Sketch;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What an entry costs beside its bytes: index, links, allocation headers.
-const OVERHEAD_BYTES: u64 = 256;
+/// What an entry costs beside its row: its place in the index, in the order of eviction and in the list of what is
+/// kept, each of which may have room for as many again, and how
+/// it came to be.
+pub const OVERHEAD_BYTES: u64 = 320;
 
 /// Rows larger than this share of the budget are never kept: one of them would empty the cache.
 const ROW_SHARE_MAX: u64 = 8;
@@ -190,7 +192,7 @@ impl RowIndex {
             None => {
                 self.entries.push(entry);
                 u32::try_from(self.entries.len() - 1)
-                    .expect("fewer rows than the budget has bytes/256")
+                    .expect("fewer rows than the budget has bytes/320")
             }
         };
         match &mut self.order {
@@ -246,10 +248,10 @@ mod tests {
             for _ in 0..8 {
                 index.ask(&key(0));
             }
-            index.admit(key(0), 744, MS).unwrap();
+            index.admit(key(0), 680, MS).unwrap();
             for n in 1..5_000 {
                 index.ask(&key(n));
-                index.admit(key(n), 744, MS);
+                index.admit(key(n), 680, MS);
             }
             assert!(index.ask(&key(0)).is_some());
         }
@@ -261,7 +263,7 @@ mod tests {
         for n in 0..200 {
             index.ask(&key(n));
             // One in four is dear.
-            index.admit(key(n), 744, if n % 4 == 0 { 10 * MS } else { MS });
+            index.admit(key(n), 680, if n % 4 == 0 { 10 * MS } else { MS });
         }
         let index = &index;
         let kept = |dear: bool| {

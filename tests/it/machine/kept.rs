@@ -3,7 +3,7 @@
 use super::device::key;
 use super::trace::Draw;
 use graftd::id::{RowKey, StageId};
-use graftd::sched::cache::RowIndex;
+use graftd::sched::cache::{OVERHEAD_BYTES, RowIndex};
 use graftd::sched::event::Store;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -87,7 +87,7 @@ pub(crate) fn lru(budget: u64) -> impl FnMut(Ask) -> bool {
     let (mut rows, mut by_age, mut bytes, mut now) = (BTreeMap::new(), BTreeMap::new(), 0, 0_u64);
     move |ask| {
         now += 1;
-        let size = ask.bytes + 256;
+        let size = ask.bytes + OVERHEAD_BYTES;
         let before = rows.insert(ask.key, (now, size));
         match before {
             Some((then, _)) => {

@@ -3,6 +3,10 @@
 use super::ask::{Ask, Form, fp32, singles};
 use super::daemon::{Daemon, Setup, needs_runtime, soon};
 use crate::daemon::process::Process;
+use bytes::Bytes;
+use graftd::rows::{Block, BlockTensor};
+use graftd::sched::cache::OVERHEAD_BYTES;
+use graftd::tensor::DataType;
 use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -264,8 +268,11 @@ async fn base_outputs_may_be_kept_as_float16() {
         let worst = rounded.iter().zip(&plain).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst > 0.0 && worst < 1e-2, "{model}: {worst}");
     }
-    // Five rows of each of two bases, 64 numbers a row, and what keeping a row costs.
-    daemon.metric_is("graftd_base_bytes", f64::from(10 * (64 * 2 + 256))).await;
+    // Five rows of each of two bases, 64 numbers of two bytes a row, and what keeping a row costs.
+    let data = Bytes::from(vec![0; 128]);
+    let output = BlockTensor::new(DataType::Fp16, vec![1, 64], Some(0), data, 1).expect("a tensor");
+    let row = Block { tensors: vec![output], rows: 1 }.kept_row_bytes() as u64 + OVERHEAD_BYTES;
+    daemon.metric_is("graftd_base_bytes", (10 * row) as f64).await;
     let found = families(&daemon).await;
     let head = &found["families"][0]["bases"][0]["heads"][0];
     let (exact, rounded) = (head["difference"].as_f64(), head["rounded"].as_f64());
@@ -310,7 +317,7 @@ async fn a_base_can_be_named() {
 
 /// The same model but for one weight of its head.
 fn retrained(model: &[u8]) -> Vec<u8> {
-    let read = graftd::graph::read(bytes::Bytes::copy_from_slice(model)).expect("a model");
+    let read = graftd::graph::read(Bytes::copy_from_slice(model)).expect("a model");
     let first = read.graph().initializer.first().expect("weights");
     let raw = first.raw_data.as_ref().expect("weights in the file").to_vec();
     let at = model.windows(raw.len()).rposition(|window| window == raw).expect("they are there");

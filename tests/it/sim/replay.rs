@@ -2,6 +2,7 @@
 
 use graftd::id::{BatchId, ClassKey, DeviceId, RequestId, RowKey, SessionId, StageId};
 use graftd::sched::Scheduler;
+use graftd::sched::cache::OVERHEAD_BYTES;
 use graftd::sched::config::{Config, StageConfig};
 use graftd::sched::event::{
     Action, Event, Failure, Job, Outcome, Priority, Purpose, Refusal, RowRef, RunReason, Sharing,
@@ -164,7 +165,7 @@ fn a_row_whose_deadline_passed_is_not_run_when_the_timer_call_is_late() {
 
 #[test]
 fn a_row_kept_and_pushed_out_by_the_same_batch_is_not_kept() {
-    let limits = Config { cache_bytes: 8 * 256 + 64, ..Config::default() };
+    let limits = Config { cache_bytes: 8 * OVERHEAD_BYTES + 64, ..Config::default() };
     let mut story = Story::new(limits, batches_of(16, 16));
     story.session(0, Purpose::Serving);
     story.submit(&(1..=16).collect::<Vec<u8>>());

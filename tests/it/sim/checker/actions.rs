@@ -6,7 +6,7 @@ use graftd::sched::event::{Action, Outcome, Purpose, RowRef, RunReason, SettledR
 use graftd::sched::reuse::Route;
 
 /// What the scheduler counts for an entry beside its bytes.
-const OVERHEAD_BYTES: u64 = 256;
+const OVERHEAD_BYTES: u64 = 320;
 
 impl Checker {
     pub(super) fn action(&mut self, action: &Action) -> Verdict {
