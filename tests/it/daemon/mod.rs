@@ -171,6 +171,11 @@ impl Daemon {
         Ok(spec)
     }
 
+    /// Looks for what models that are served have in common, and opens their ways through it.
+    pub(crate) async fn find_families(&self, served: Vec<Arc<ModelSpec>>) {
+        self.loader.settle_families(served).await;
+    }
+
     pub(crate) async fn load_fixture(&self, name: &str) -> Arc<ModelSpec> {
         self.load(name, &fixture(name)).await.unwrap_or_else(|why| panic!("{name}: {why}"))
     }

@@ -5,6 +5,7 @@
 //! everything that is no float is equal to the bit.
 //! `GRAFTD_ALL_MODELS=1` takes every model that `make models` fetched instead of a few.
 
+mod families;
 mod memory;
 
 use crate::daemon::{Chance, Daemon, Oracle, Settings, fixture, library, oracle, skipped};
