@@ -6,7 +6,7 @@ use super::carried::{Carried, Overrides};
 use super::settle::not_found;
 use crate::error::{ErrorKind, InferError};
 use crate::model::State;
-use crate::model::scan;
+use crate::model::scan::{self, Listing};
 use std::sync::Arc;
 
 /// What the index says of a model that was unloaded.
@@ -30,7 +30,7 @@ impl Repository {
         let there = scan::scan_one(&self.options.root, name).map_err(InferError::bad_request)?;
         let carried = self.carry(name, overrides).await?;
         if carried.is_none() && there.found.is_empty() {
-            return Err(not_found(name));
+            return Err(self.nothing_to_load(name, &there));
         }
         {
             let mut books = self.books.lock();
@@ -43,6 +43,14 @@ impl Repository {
             let text = format!("loading model '{name}' broke off: {error}");
             Err(InferError::new(ErrorKind::Internal, text))
         })
+    }
+
+    /// Why there is no version of a model to load; the folders above the model's are nobody's business.
+    fn nothing_to_load(&self, name: &str, there: &Listing) -> InferError {
+        let root = format!("{}/", self.options.root.display());
+        let Some(refused) = there.refused.first() else { return not_found(name) };
+        let why = refused.why.strip_prefix(&root).unwrap_or(&refused.why);
+        InferError::new(ErrorKind::NotFound, format!("model '{name}' cannot be loaded: {why}"))
     }
 
     /// Takes a model out of service: what is in flight is answered, what comes later is not taken.

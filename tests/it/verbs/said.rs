@@ -79,8 +79,15 @@ async fn load_and_unload_say_what_became_of_the_model() {
     assert_eq!(good(&socket, &["load", "new"]).await, "new:1 is ready\n");
     assert_eq!(good(&socket, &["unload", "nope"]).await, "nope is not served\n");
     daemon.setup.add("truncated", "bad");
+    let loose = daemon.setup.models().join("loose");
+    std::fs::create_dir(&loose).expect("a folder");
+    std::fs::write(loose.join("model.onnx"), "a model").expect("a file");
     let table = [
         (["load", "nope"], "there is no model 'nope'"),
+        (
+            ["load", "loose"],
+            "model 'loose' cannot be loaded: loose: 'model.onnx' lies in no version's folder",
+        ),
         (["load", "bad"], "model 'bad' cannot be loaded: version 1: "),
     ];
     for (arguments, expected) in table {
