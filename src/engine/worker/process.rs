@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
@@ -312,7 +312,31 @@ fn spawn(config: &WorkerConfig, descriptors: [OwnedFd; 2]) -> io::Result<Child> 
         // A worker obeys its daemon, not the terminal: an interrupt is the daemon's to handle.
         .process_group(0);
     command.fd_mappings(mappings).map_err(io::Error::other)?;
-    command.spawn()
+    forked(command)
+}
+
+/// Starts a process from the one thread that does, and that lives as long as the daemon.
+///
+/// A worker asks to be killed when its parent dies, by which Linux means the thread that forked it; threads of the
+/// runtime end once they were idle for a while.
+fn forked(mut command: Command) -> io::Result<Child> {
+    type Fork = Box<dyn FnOnce() + Send>;
+    static FORKER: LazyLock<io::Result<flume::Sender<Fork>>> = LazyLock::new(|| {
+        let (forks, queue) = flume::bounded::<Fork>(64);
+        let run = move || queue.iter().for_each(|fork| fork());
+        std::thread::Builder::new().name("forker".into()).spawn(run).map(|_| forks)
+    });
+    let forks = FORKER.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
+    let (told, child) = flume::bounded(1);
+    let runtime = tokio::runtime::Handle::current();
+    let fork = move || {
+        let _inside = runtime.enter();
+        // Whoever asked waits below.
+        let _ = told.send(command.spawn());
+    };
+    let gone = || io::Error::other("the thread that starts processes is gone");
+    forks.send(Box::new(fork)).map_err(|_| gone())?;
+    child.recv().map_err(|_| gone())?
 }
 
 /// Reads what a worker says until it says nothing more, or what makes no sense.

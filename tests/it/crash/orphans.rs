@@ -1,10 +1,12 @@
-//! A daemon that is killed leaves no worker behind, whatever the worker is doing.
+//! A daemon that is killed leaves no worker behind, whatever the worker is doing; nothing less takes one away.
 
-use crate::daemon::{fixture, library, process};
+use crate::daemon::{Daemon, Settings, fixture, library, process};
+use graftd::model::probe::{self, Kind, Sample};
 use rustix::process::Signal;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 #[test]
 fn a_killed_daemon_leaves_no_process_behind() {
@@ -37,4 +39,21 @@ fn a_killed_daemon_leaves_no_process_behind() {
     for worker in &workers {
         assert!(worker.ended_within(2), "worker {} lives on", worker.pid);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_outlives_the_thread_that_asked_for_it() {
+    let Some(library) = library("a_worker_outlives_the_thread_that_asked_for_it") else { return };
+    let daemon = Arc::new(Daemon::start("outlives", Settings::new(library)));
+    let (asked, runtime) = (daemon.clone(), tokio::runtime::Handle::current());
+    let load = move || runtime.block_on(asked.load_fixture("mlp"));
+    let loading = std::thread::Builder::new().spawn(load).expect("a thread");
+    let ended = tokio::task::spawn_blocking(move || loading.join()).await;
+    let spec = ended.expect("it was waited for").expect("a model");
+    let before = daemon.workers("mlp");
+    let sample = Sample { fill: 1, int_max: 1, scalar: 1 };
+    let row = probe::row(&spec.inputs, sample, Kind::Normal(1));
+    daemon.infer(&spec, &row).await.expect("an answer");
+    assert_eq!(daemon.deaths(), 0);
+    assert_eq!(daemon.workers("mlp").len(), before.len());
 }
