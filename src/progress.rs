@@ -79,8 +79,9 @@ impl Foot {
                     break;
                 }
             }
-            *foot.bar.lock() = None;
+            // Wiped before it is forgotten: a line of the log in between would be written over it.
             bar.finish_and_clear();
+            *foot.bar.lock() = None;
         };
         thread::Builder::new().name("graftd-foot".to_owned()).spawn(draw).ok()?;
         Some(Shown { end: Some(end), ended })
@@ -97,9 +98,10 @@ impl Drop for Shown {
 /// Standard error, with the foot out of the way while something is written.
 impl Write for Foot {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let bar = self.bar.lock().clone();
+        // Held meanwhile, so that none is drawn where a line is being written.
+        let bar = self.bar.lock();
         let write = || std::io::stderr().write_all(bytes).map(|()| bytes.len());
-        bar.map_or_else(write, |bar| bar.suspend(write))
+        bar.as_ref().map_or_else(write, |bar| bar.suspend(write))
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
