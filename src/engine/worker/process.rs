@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
@@ -321,12 +321,19 @@ fn spawn(config: &WorkerConfig, descriptors: [OwnedFd; 2]) -> io::Result<Child> 
 /// runtime end once they were idle for a while.
 fn forked(mut command: Command) -> io::Result<Child> {
     type Fork = Box<dyn FnOnce() + Send>;
-    static FORKER: LazyLock<io::Result<flume::Sender<Fork>>> = LazyLock::new(|| {
-        let (forks, queue) = flume::bounded::<Fork>(64);
-        let run = move || queue.iter().for_each(|fork| fork());
-        std::thread::Builder::new().name("forker".into()).spawn(run).map(|_| forks)
-    });
-    let forks = FORKER.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
+    static FORKER: Mutex<Option<flume::Sender<Fork>>> = Mutex::new(None);
+    let mut forker = FORKER.lock();
+    let forks = match &*forker {
+        Some(forks) => forks.clone(),
+        None => {
+            let (forks, queue) = flume::bounded::<Fork>(64);
+            let run = move || queue.iter().for_each(|fork| fork());
+            // Tried anew by the next worker where the system has no thread to give now.
+            std::thread::Builder::new().name("graftd-fork".into()).spawn(run)?;
+            forker.insert(forks).clone()
+        }
+    };
+    drop(forker);
     let (told, child) = flume::bounded(1);
     let runtime = tokio::runtime::Handle::current();
     let fork = move || {

@@ -18,8 +18,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What an entry costs beside its row: its place in the index, in the order of eviction and in the list of what is
-/// kept, each of which may have room for as many again, and how
-/// it came to be.
+/// kept, each of which may have room for as many again, and how it came to be.
 pub const OVERHEAD_BYTES: u64 = 320;
 
 /// Rows larger than this share of the budget are never kept: one of them would empty the cache.
