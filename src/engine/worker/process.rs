@@ -158,6 +158,8 @@ impl Worker {
             tokio::spawn(chatter::relay(stderr, tell));
         }
         let pid = child.id().ok_or_else(|| StartError::Died("at once".into()))?;
+        // Before anyone waits for its end: a process that was waited for has no number any more, or another one has it.
+        let killer = Arc::new(Killer(open_pid(pid)?));
         let (letters, waiting) = flume::bounded(ORDERS_MAX);
         let shared = Arc::new(Shared {
             models: Mutex::default(),
@@ -169,7 +171,6 @@ impl Worker {
         let (reading, control) = ours.into_split();
         let watch = Watch { shared: shared.clone(), child: Reaper(child), control };
         tokio::spawn(watch.run(reactor::watch(bell)?, waiting, reading));
-        let killer = Arc::new(Killer(open_pid(pid)?));
         let worker = Self { shared, letters, killer, models: AtomicU32::new(0), pid };
         let housed = worker.load(&config.order, sessions, config.load_timeout).await?;
         if !worker.set_events(events) {

@@ -97,8 +97,10 @@ async fn told_twice_it_stops_at_once() {
 #[tokio::test]
 async fn told_while_models_load_it_does_not_wait_for_them() {
     needs_runtime!();
+    // Models are ready within milliseconds, and a line of the log may take longer to get here.
+    let models = 400;
     let setup = Setup::new(&["mlp"]);
-    for number in 0..40 {
+    for number in 0..models {
         setup.add("mlp", &format!("mlp{number}"));
     }
     let mut starting = setup.spawn();
@@ -107,11 +109,11 @@ async fn told_while_models_load_it_does_not_wait_for_them() {
     daemon.signal(Signal::TERM);
     assert!(daemon.ended().await.success());
     let loaded = daemon.lines().iter().filter(|line| line.contains("is ready")).count();
-    assert!(loaded < 41, "all were loaded before it stopped");
+    assert!(loaded <= models, "all were loaded before it stopped");
     // The same while it looks at them again.
     let setup = Setup::new(&["mlp"]);
     let mut daemon = setup.start().await;
-    for number in 0..40 {
+    for number in 0..models {
         daemon.setup.add("mlp", &format!("mlp{number}"));
     }
     daemon.signal(Signal::HUP);
@@ -119,5 +121,5 @@ async fn told_while_models_load_it_does_not_wait_for_them() {
     daemon.signal(Signal::TERM);
     assert!(daemon.ended().await.success());
     let loaded = daemon.lines().iter().filter(|line| line.contains("is ready")).count();
-    assert!(loaded < 41, "all were loaded before it stopped");
+    assert!(loaded <= models, "all were loaded before it stopped");
 }
