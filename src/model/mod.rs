@@ -20,6 +20,9 @@ use crate::error::{ErrorKind, InferError};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Models that an error names, at most.
+const NAMES_TOLD_MAX: usize = 20;
+
 /// Where a version is on its way.
 #[derive(Clone, Debug)]
 pub enum State {
@@ -69,12 +72,10 @@ impl Catalog {
     /// A version and its state.
     ///
     /// # Errors
-    /// `NotFound`, naming what exists.
+    /// `NotFound`, naming what exists; `Unavailable` for a model that is not loaded.
     pub fn version(&self, model: &str, version: Option<&str>) -> Result<(u64, &State), InferError> {
         let Some(versions) = self.models.get(model) else {
-            let names: Vec<&str> = self.models.keys().map(String::as_str).take(20).collect();
-            let text = format!("model '{model}' is not known; served here: {}", names.join(", "));
-            return Err(InferError::new(ErrorKind::NotFound, text));
+            return Err(self.unknown(model));
         };
         if let Some((_, State::Unloading | State::Absent(_))) = versions.last_key_value()
             && !self.wants(model)
@@ -98,6 +99,27 @@ impl Catalog {
             );
             InferError::new(ErrorKind::NotFound, text)
         })
+    }
+
+    /// The error for a model that does not exist, which names some that answer.
+    fn unknown(&self, model: &str) -> InferError {
+        let ready = |versions: &&BTreeMap<u64, State>| {
+            versions.values().any(|state| matches!(state, State::Ready(_)))
+        };
+        let served = self.models.iter().filter(|(_, versions)| ready(versions));
+        let mut names: Vec<&str> = served.map(|(name, _)| name.as_str()).collect();
+        let more = names.len().saturating_sub(NAMES_TOLD_MAX);
+        names.truncate(NAMES_TOLD_MAX);
+        let mut text = match names.join(", ") {
+            names if names.is_empty() => {
+                format!("model '{model}' is not known; none is served now")
+            }
+            names => format!("model '{model}' is not known; served here: {names}"),
+        };
+        if more > 0 {
+            text.push_str(&format!(" and {more} more"));
+        }
+        InferError::new(ErrorKind::NotFound, text)
     }
 
     /// Whether anything of a model is served, loads or is to be.
@@ -124,5 +146,5 @@ fn not_loaded(model: &str, why: &str) -> InferError {
     let text = format!(
         "model '{model}' {why}; an administrator can load it by POST /v2/repository/models/{model}/load"
     );
-    InferError::new(ErrorKind::NotFound, text)
+    InferError::new(ErrorKind::Unavailable, text)
 }

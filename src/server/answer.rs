@@ -10,7 +10,8 @@ use super::{Caller, Front, Hosts, grpc, health, methods, reflection, rest};
 use crate::error::{ErrorKind, InferError};
 use crate::oip;
 use crate::proto::grpc_inference_service_server::GrpcInferenceServiceServer;
-use http::{Request, Response};
+use http::header::TRANSFER_ENCODING;
+use http::{HeaderMap, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use std::convert::Infallible;
@@ -91,6 +92,7 @@ impl Answer {
     /// What every request has to pass, whatever it asks for.
     fn admit(&self, request: &Request<Incoming>, is_grpc: bool) -> Result<(), InferError> {
         self.limits.check_headers(request.headers())?;
+        check_transfer(request.headers())?;
         if self.caller.from_browser {
             self.hosts.check(request)?;
         }
@@ -155,6 +157,20 @@ impl Answer {
     }
 }
 
+/// Refuses a body that is coded for its transfer in more ways than by chunks.
+fn check_transfer(headers: &HeaderMap) -> Result<(), InferError> {
+    for coding in headers.get_all(TRANSFER_ENCODING) {
+        if !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") {
+            let text = format!(
+                "the Transfer-Encoding is {:?}, expected chunked; name a compression in Content-Encoding",
+                String::from_utf8_lossy(coding.as_bytes())
+            );
+            return Err(InferError::new(ErrorKind::Unsupported, text));
+        }
+    }
+    Ok(())
+}
+
 /// An answer whose refusal, where tonic made it, names the limit or the fault as the others do.
 fn in_our_words(response: Response<tonic::body::Body>, max: usize) -> Response<tonic::body::Body> {
     let Some(status) = Status::from_header_map(response.headers()) else { return response };
@@ -170,6 +186,13 @@ fn in_our_words(response: Response<tonic::body::Body>, max: usize) -> Response<t
                 "the message is larger than {max} bytes when inflated, the limit of --body-bytes-max"
             );
             InferError::new(ErrorKind::TooLarge, text)
+        }
+        // As gRPC has it, which reads as if the fault were the server's.
+        Code::Internal if status.message().starts_with("failed to decode Protobuf message") => {
+            let why = status.message().rsplit(": ").next().unwrap_or_default();
+            InferError::bad_request(format!(
+                "the message is not what this method takes, as its protobuf says: {why}"
+            ))
         }
         Code::Internal if inflating => {
             InferError::bad_request("the message is not compressed as grpc-encoding says it is")

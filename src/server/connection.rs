@@ -67,7 +67,7 @@ impl Front {
 
     async fn converse(self, stream: impl Socket, caller: Caller) {
         let activity = Activity::new(self.clock);
-        let mut stream = Stream::new(stream, activity.clone());
+        let mut stream = Stream::new(stream, activity.clone(), self.limits);
         let protocol = tokio::select! {
             protocol = stream.protocol() => protocol,
             why = activity.overdue(&self.limits) => return farewell(why),

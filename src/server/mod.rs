@@ -18,6 +18,7 @@ pub mod limits;
 mod methods;
 pub mod phase;
 mod reflection;
+mod refusal;
 pub mod regions;
 mod rest;
 pub mod rights;

@@ -5,6 +5,8 @@
 
 use super::activity::Activity;
 use super::authority::Authority;
+use super::limits::Limits;
+use super::refusal;
 use bytes::{Buf, Bytes, BytesMut};
 use std::io;
 use std::pin::Pin;
@@ -72,8 +74,11 @@ pub(super) enum Protocol {
 pub(super) struct Stream<S> {
     inner: S,
     activity: Arc<Activity>,
+    limits: Limits,
     /// Bytes that were looked at and are still to be read.
     first: Bytes,
+    /// Bytes that are written in place of those that were given.
+    instead: Option<Bytes>,
     closing: Closing,
 }
 
@@ -87,8 +92,8 @@ enum Closing {
 }
 
 impl<S: Socket> Stream<S> {
-    pub(super) fn new(inner: S, activity: Arc<Activity>) -> Self {
-        Self { inner, activity, first: Bytes::new(), closing: Closing::Not }
+    pub(super) fn new(inner: S, activity: Arc<Activity>, limits: Limits) -> Self {
+        Self { inner, activity, limits, first: Bytes::new(), instead: None, closing: Closing::Not }
     }
 
     /// Tells the protocol by the first bytes, which stay to be read.
@@ -110,6 +115,27 @@ impl<S: Socket> Stream<S> {
         };
         self.first = seen.freeze();
         Ok(protocol)
+    }
+
+    /// Writes what stands in place of the bytes given, if anything does; they are written when it is.
+    fn poll_instead(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Option<Poll<io::Result<usize>>> {
+        if self.instead.is_none() {
+            self.instead = refusal::worded(bytes, &self.limits);
+        }
+        let instead = self.instead.as_mut()?;
+        while instead.has_remaining() {
+            match Pin::new(&mut self.inner).poll_write(context, instead) {
+                Poll::Ready(Ok(0)) => return Some(Poll::Ready(Ok(0))),
+                Poll::Ready(Ok(count)) => instead.advance(count),
+                other => return Some(other),
+            }
+        }
+        self.instead = None;
+        Some(Poll::Ready(Ok(bytes.len())))
     }
 
     /// Reads on for a moment, so that what was written last is not lost to a reset.
@@ -169,7 +195,10 @@ impl<S: Socket> AsyncWrite for Stream<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.inner).poll_write(context, bytes);
+        let polled = match this.poll_instead(context, bytes) {
+            Some(polled) => polled,
+            None => Pin::new(&mut this.inner).poll_write(context, bytes),
+        };
         this.activity.wrote(polled.is_ready());
         polled
     }
@@ -180,7 +209,11 @@ impl<S: Socket> AsyncWrite for Stream<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.inner).poll_write_vectored(context, slices);
+        let first = slices.first().map_or(&[][..], |slice| slice);
+        let polled = match this.poll_instead(context, first) {
+            Some(polled) => polled,
+            None => Pin::new(&mut this.inner).poll_write_vectored(context, slices),
+        };
         this.activity.wrote(polled.is_ready());
         polled
     }

@@ -14,6 +14,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
+/// Pieces in which a body of no stated length may come, or more where bodies may be large: each costs what a large one
+/// does, however small it is.
+const PIECES_MAX: usize = 65_536;
+/// The size of pieces that any client's are larger than, where its bodies are large.
+const PIECE_BYTES_MIN: usize = 4096;
+
 /// A body that may pause so long and take so long; past that it is an error.
 ///
 /// No timer is set for a body that is there when it is asked for.
@@ -23,6 +29,8 @@ pub(super) struct Upload {
     open: Option<Arc<Visit>>,
     pauses: Pauses,
     seen: usize,
+    /// Pieces that may still come; none are counted where the length is known, and of streams of messages.
+    pieces_left: Option<usize>,
 }
 
 /// What may end a body while more of it is waited for.
@@ -61,6 +69,8 @@ impl Upload {
         stream: Option<PhaseWatch>,
     ) -> Self {
         let open = (!inner.is_end_stream()).then(|| visit.clone());
+        let counted = stream.is_none() && inner.size_hint().exact().is_none();
+        let pieces_left = counted.then(|| PIECES_MAX.max(limits.body_bytes_max / PIECE_BYTES_MIN));
         let pauses = match stream {
             Some(phases) => Pauses::Until(Box::pin(async move { phases.draining().await })),
             None => Pauses::Timed(Times {
@@ -71,7 +81,7 @@ impl Upload {
                 waiting: false,
             }),
         };
-        Self { inner, open, pauses, seen: 0 }
+        Self { inner, open, pauses, seen: 0, pieces_left }
     }
 
     /// The error for a body whose sender closed its side in the middle of it.
@@ -85,6 +95,13 @@ impl Upload {
 
 fn broken(seen: usize, why: impl fmt::Display) -> InferError {
     InferError::bad_request(format!("the body broke off after {seen} bytes: {why}"))
+}
+
+fn too_many_pieces(seen: usize) -> InferError {
+    let text = format!(
+        "the body came in too many pieces for its {seen} bytes; send larger chunks, or its length"
+    );
+    InferError::new(ErrorKind::TooLarge, text)
 }
 
 impl Drop for Upload {
@@ -161,6 +178,11 @@ impl Body for Upload {
         }
         if let Some(Ok(frame)) = &frame {
             this.seen += frame.data_ref().map_or(0, Bytes::len);
+            match &mut this.pieces_left {
+                Some(0) => return Poll::Ready(Some(Err(too_many_pieces(this.seen)))),
+                Some(left) => *left -= 1,
+                None => {}
+            }
         }
         if frame.is_none() || this.inner.is_end_stream() {
             this.open = None;

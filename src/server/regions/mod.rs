@@ -235,9 +235,7 @@ impl Region {
         let start = self.start(slice)?;
         if needed > slice.byte_size {
             let given = slice.byte_size;
-            return Err(
-                self.failed(&format!("the output needs {needed} bytes, but was given {given}"))
-            );
+            return Err(self.failed(&format!("{needed} bytes are needed, but {given} were given")));
         }
         self.object.takes(start, needed).map_err(|why| self.failed(&why))
     }

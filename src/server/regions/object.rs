@@ -128,8 +128,9 @@ fn not_opened(errno: Errno) -> String {
 }
 
 fn too_short(start: u64, byte_size: u64, length: u64) -> String {
-    format!(
-        "expected {byte_size} bytes from byte {start} of the object on, but it has only {length}; it was \
-         shortened after it was registered"
-    )
+    let expected = match byte_size {
+        0 => format!("expected the object to reach to byte {start}"),
+        _ => format!("expected {byte_size} bytes from byte {start} of the object on"),
+    };
+    format!("{expected}, but it has only {length} bytes; it was shortened after it was registered")
 }

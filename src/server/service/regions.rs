@@ -14,6 +14,7 @@ use crate::request::{
 use crate::server::regions::Region;
 use crate::server::rights::Peer;
 use crate::tensor::Tensor;
+use crate::text;
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -92,7 +93,8 @@ impl Service {
             found.push(match input {
                 Input::Sent(tensor) => Found::Tensor(tensor),
                 Input::Shared(shared) => {
-                    let region = self.regions.find(peer.tenant, &shared.slice.region)?;
+                    let region = self.regions.find(peer.tenant, &shared.slice.region);
+                    let region = region.map_err(|error| of_input(&shared.name, error))?;
                     Found::Shared(region, shared)
                 }
             });
@@ -128,12 +130,23 @@ impl Service {
     fn places(&self, outputs: &[RequestedOutput], peer: &Peer) -> Result<Places, InferError> {
         let place = |output: &RequestedOutput| {
             let Some(slice) = &output.region else { return Ok(None) };
-            let region = self.regions.find(peer.tenant, &slice.region)?;
-            region.takes(slice, 0)?;
+            let find = || {
+                let region = self.regions.find(peer.tenant, &slice.region)?;
+                region.takes(slice, 0).map(|()| region)
+            };
+            let region = find().map_err(|error| of_output(&output.name, error))?;
             Ok(Some((region, slice.clone())))
         };
         outputs.iter().map(place).collect::<Result<_, _>>().map(Places)
     }
+}
+
+fn of_input(name: &str, error: InferError) -> InferError {
+    InferError { message: format!("input '{}': {}", text::name(name), error.message), ..error }
+}
+
+fn of_output(name: &str, error: InferError) -> InferError {
+    InferError { message: format!("output '{}': {}", text::name(name), error.message), ..error }
 }
 
 /// An input that is there, or known where.
@@ -147,7 +160,7 @@ fn copy(found: Vec<Found>) -> Result<Vec<Tensor>, InferError> {
     let tensor = |found| match found {
         Found::Tensor(tensor) => Ok(tensor),
         Found::Shared(region, SharedTensor { name, datatype, shape, slice }) => {
-            let data = region.read(&slice)?;
+            let data = region.read(&slice).map_err(|error| of_input(&name, error))?;
             oip::tensor(name, datatype, shape, Bytes::from(data))
         }
     };
@@ -161,12 +174,14 @@ impl Places {
         let placed = || places.iter().zip(&response.outputs);
         for (place, output) in placed() {
             if let (Some((region, slice)), Output::Sent(output)) = (place, output) {
-                region.takes(slice, output.byte_len() as u64)?;
+                let taken = region.takes(slice, output.byte_len() as u64);
+                taken.map_err(|error| of_output(&output.name, error))?;
             }
         }
         for (place, output) in placed() {
             if let (Some((region, slice)), Output::Sent(output)) = (place, output) {
-                region.write(slice, &output.pieces)?;
+                let written = region.write(slice, &output.pieces);
+                written.map_err(|error| of_output(&output.name, error))?;
             }
         }
         for (place, output) in places.into_iter().zip(&mut response.outputs) {

@@ -5,6 +5,7 @@
 mod compress;
 mod crowd;
 mod drain;
+mod heads;
 mod limits;
 mod manners;
 mod names;

@@ -213,7 +213,7 @@ async fn what_is_wrong_with_a_region_is_said_and_nothing_written() {
         (DataType::Fp32, all, Some(Part("no", 0, 16)), 404, "no shared memory region \"no\""),
         (DataType::Fp32, part(56, 16), None, 400, "16 bytes at offset 56 are not within"),
         (DataType::Fp32, part(0, 12), None, 400, "'shared_memory_byte_size' is 12"),
-        (DataType::Fp32, all, to(0, 15), 400, "the output needs 16 bytes, but was given 15"),
+        (DataType::Fp32, all, to(0, 15), 400, "16 bytes are needed, but 15 were given"),
         (DataType::Fp32, all, to(60, 16), 400, "16 bytes at offset 60 are not within"),
         (DataType::Bool, part(0, 4), None, 400, "element 0 is the byte 2; a BOOL is"),
         (DataType::Bytes, part(0, 64), None, 400, "element 0 claims 33686018 bytes"),
