@@ -8,6 +8,7 @@ use crate::model::shelf::Shelf;
 use crate::model::stash::Stash;
 use crate::model::{Catalog, State, settings};
 use crate::progress::Foot;
+use crate::repository::control::Control;
 use crate::repository::{self, Repository, Served};
 use crate::sched::config::Config;
 use crate::server::phase::{Phase, Phases};
@@ -226,13 +227,17 @@ impl Daemon {
 
     fn greeting(&self) -> String {
         let catalog = self.repository.served().catalog();
-        greeting(&catalog, &self.plan.socket, &self.plan.repository.root)
+        let repository::Options { root, control, .. } = &self.plan.repository;
+        greeting(&catalog, &self.plan.socket, root, control)
     }
 
-    /// Says which models have settings and are not there: most likely a slip of the finger.
+    /// Says which models are named or have settings and are not there: most likely a slip of the finger.
     fn warn_of_strangers(&self) {
         let catalog = self.repository.served().catalog();
         let known = catalog.models.keys().map(String::as_str).collect();
+        if let Control::Explicit(named) = &self.plan.repository.control {
+            named.strangers(&known).iter().for_each(|why| tracing::error!("{why}"));
+        }
         for why in settings::strangers(&self.plan.load.models, &known) {
             tracing::warn!("{why}");
         }
@@ -307,7 +312,7 @@ fn so_far(repository: &Repository) -> String {
 }
 
 /// The line that says what is served, what is not, and how to go on.
-fn greeting(catalog: &Catalog, socket: &Path, models: &Path) -> String {
+fn greeting(catalog: &Catalog, socket: &Path, models: &Path, control: &Control) -> String {
     let (socket, models) = (socket.display(), models.display());
     let all = catalog.iter().filter(|(.., state)| !matches!(state, State::Absent(_))).count();
     let ready = catalog.iter().filter(|(.., state)| matches!(state, State::Ready(_)));
@@ -328,9 +333,18 @@ fn greeting(catalog: &Catalog, socket: &Path, models: &Path) -> String {
             format!("graftd serves {} of {all} models, {failed}{tried}", ready.len())
         }
         (None, Some(failed)) => format!("graftd serves none of {all} models: {failed}"),
-        (None, None) => {
-            format!("graftd serves no models yet; put some into {models} and send SIGHUP")
-        }
+        (None, None) => match control {
+            Control::Open => {
+                format!("graftd serves no models yet; put some into {models} and send SIGHUP")
+            }
+            Control::Poll => format!("graftd serves no models yet; put some into {models}"),
+            Control::Fixed => {
+                format!("graftd serves no models; put some into {models} and start it again")
+            }
+            Control::Explicit(_) => {
+                "graftd serves no models yet; name one: graftd load MODEL".to_owned()
+            }
+        },
     }
 }
 
@@ -346,7 +360,9 @@ mod tests {
     #[test]
     fn what_is_not_served_is_said_with_its_reason() {
         let mut catalog = Catalog::default();
-        let greet = |catalog: &Catalog| greeting(catalog, Path::new("s.sock"), Path::new("dir"));
+        let greet = |catalog: &Catalog| {
+            greeting(catalog, Path::new("s.sock"), Path::new("dir"), &Control::Open)
+        };
         assert!(greet(&catalog).contains("put some into dir"));
         let state = State::Unavailable("no provider 'cuda'".to_owned());
         catalog.models.entry("a".to_owned()).or_default().insert(1, state);

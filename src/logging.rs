@@ -16,6 +16,9 @@ use tracing_subscriber::{EnvFilter, Layer as _, Registry, reload};
 /// Lines that may wait to be written; more are dropped and counted.
 const LINES_MAX: usize = 4096;
 
+/// Debug, of what is ours.
+const OWN_DEBUG: &str = "info,graftd=debug";
+
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// Which lines are written.
@@ -42,13 +45,19 @@ impl Levels {
     const fn filter(self) -> &'static str {
         match self {
             Self { verbose: 2.., .. } => "trace",
-            Self { verbose: 1, .. } => "debug",
+            Self { verbose: 1, .. } => OWN_DEBUG,
             Self { info: true, .. } => "info",
             Self { warning: true, .. } => "warn",
             Self { error: true, .. } => "error",
             _ => "off",
         }
     }
+}
+
+/// A filter as it is meant: libraries say much at debug that is about none of our requests. They are heard at trace,
+/// or by their names.
+fn own(filter: &str) -> &str {
+    if filter.trim().eq_ignore_ascii_case("debug") { OWN_DEBUG } else { filter }
 }
 
 /// How a line looks.
@@ -79,8 +88,13 @@ impl FromStr for Form {
 /// A sentence that says what would.
 pub fn check_filter(text: &str) -> Result<String, String> {
     const EXPECTED: &str = "expected error, warn, info, debug, trace or off, or MODULE=LEVEL,...";
+    const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+    // A word alone may be a module to the filter; it is rather a level that was misspelt, and would silence the rest.
+    let known = |part: &str| {
+        part.contains('=') || LEVELS.iter().any(|level| level.eq_ignore_ascii_case(part.trim()))
+    };
     match EnvFilter::try_new(text) {
-        Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
+        Ok(_) if text.split(',').all(known) => Ok(text.to_owned()),
         _ => Err(EXPECTED.to_owned()),
     }
 }
@@ -105,7 +119,7 @@ impl Log {
 #[must_use]
 pub fn init(filter: Option<&str>, form: Form, foot: Foot) -> Log {
     let variable = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|text| !text.is_empty());
-    let filter = filter.or(variable.as_deref()).map(EnvFilter::try_new);
+    let filter = filter.map(own).or(variable.as_deref()).map(EnvFilter::try_new);
     let filter = filter.and_then(Result::ok).unwrap_or_else(|| EnvFilter::new("info"));
     let (filter, handle) = reload::Layer::new(filter);
     let builder = NonBlockingBuilder::default().thread_name("graftd-log");
@@ -141,7 +155,7 @@ mod tests {
         for good in ["debug", "warn,graftd::server=trace", "off"] {
             assert_eq!(check_filter(good).as_deref(), Ok(good));
         }
-        for bad in ["", "graftd=loud", "=", "a=b=c"] {
+        for bad in ["", "verbose", "inof", "info,", "graftd=loud", "=", "a=b=c"] {
             assert!(check_filter(bad).is_err_and(|why| why.contains("MODULE=LEVEL")), "{bad:?}");
         }
     }
@@ -151,7 +165,7 @@ mod tests {
         let off = Levels { error: false, warning: false, info: false, verbose: 0 };
         let table = [
             (Levels::default(), "info"),
-            (Levels { verbose: 1, ..off }, "debug"),
+            (Levels { verbose: 1, ..off }, "info,graftd=debug"),
             (Levels { verbose: 7, ..off }, "trace"),
             (Levels { warning: true, ..off }, "warn"),
             (off, "off"),

@@ -101,9 +101,7 @@ impl Report {
         let known: BTreeSet<&str> = listing.found.iter().map(|found| found.name.as_str()).collect();
         self.warnings.extend(settings::strangers(&plan.load.models, &known));
         if let Control::Explicit(named) = &plan.repository.control {
-            let missing = named.names.iter().filter(|name| !known.contains(name.as_str()));
-            let why = |name| format!("--load-model {name}: the model directory has no such model");
-            self.problems.extend(missing.map(why));
+            self.problems.extend(named.strangers(&known));
         }
         let stash = match Stash::create(&plan.work_dir) {
             Ok(stash) => stash,

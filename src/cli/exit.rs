@@ -14,6 +14,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 69 no daemon there, 75 not now but 
 pub enum Kind {
     /// Anything else.
     Failed,
+    /// What was typed is none of graftd's.
+    Usage,
     /// There is no daemon, or it went away.
     Unavailable,
     /// The same may work later.
@@ -49,6 +51,7 @@ impl Failure {
     pub const fn code(&self) -> u8 {
         match self.kind {
             Kind::Failed => 1,
+            Kind::Usage => 2,
             Kind::Unavailable => 69,
             Kind::Temporary => 75,
             Kind::Configuration => 78,

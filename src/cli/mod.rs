@@ -15,8 +15,9 @@ pub mod status;
 pub mod table;
 
 use crate::engine::runtime;
+use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
-use exit::Failure;
+use exit::{Failure, Kind};
 use std::ffi::{OsStr, OsString};
 
 /// Serves ONNX models over a Unix socket and never does the same work twice.
@@ -82,6 +83,8 @@ pub fn command() -> Command {
         }
         let arg = arg.action(ArgAction::Set).num_args(0..=1).require_equals(true);
         let arg = arg.default_value("false").default_missing_value("true");
+        // A variable may say 1 or yes.
+        let arg = arg.value_parser(BoolishValueParser::new());
         arg.value_name("BOOL").hide_default_value(true).hide_possible_values(true)
     };
     let command = Cli::command().long_version(long_version());
@@ -108,11 +111,22 @@ fn set_variable(name: impl AsRef<OsStr>) -> Option<OsString> {
 /// wrong usage.
 ///
 /// # Errors
-/// What is wrong in the configuration file.
+/// What is wrong in the environment or the configuration file.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked, Failure> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let command = command();
-    let matches = command.clone().get_matches_from(&arguments);
+    let matches = match command.clone().try_get_matches_from(&arguments) {
+        Ok(matches) => matches,
+        Err(error) => {
+            if let Some(why) = serve::wrong_variable(&command, &error, &arguments) {
+                return Err(Failure::configuration(why));
+            }
+            if let Some(why) = serve::foreign_flag(&error) {
+                return Err(Failure::new(Kind::Usage, why));
+            }
+            error.exit()
+        }
+    };
     if let Some((verb @ ("serve" | "check"), typed)) = matches.subcommand() {
         let given = Box::new(serve::given(command, verb, &arguments, typed)?);
         return Ok(if verb == "serve" { Asked::Serve(given) } else { Asked::Check(given) });

@@ -4,6 +4,7 @@
 //! link; the system itself is asked to stay below the folder.
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -17,13 +18,23 @@ pub(crate) fn open(folder: &Path, location: &str) -> Result<File, String> {
     // A pipe would be waited for.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let file = rustix::fs::openat2(&dir, location, flags, Mode::empty(), resolve)
-        .map_err(|error| format!("{error}; it must be a plain file in the model's folder"))?;
+    let file =
+        rustix::fs::openat2(&dir, location, flags, Mode::empty(), resolve).map_err(not_opened)?;
     let file = File::from(file);
     match file.metadata() {
         Ok(data) if data.is_file() => Ok(file),
-        Ok(_) => Err("is no plain file".into()),
+        Ok(_) => Err("it is no plain file".into()),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+fn not_opened(errno: Errno) -> String {
+    match errno {
+        Errno::LOOP | Errno::XDEV => {
+            "it is a link or leads out of the model's folder; put the plain file itself there"
+                .into()
+        }
+        other => format!("{other}; it must be a plain file in the model's folder"),
     }
 }
 
@@ -36,11 +47,11 @@ pub(crate) fn read(folder: &Path, location: &str, limit: u64) -> Result<Vec<u8>,
     let file = open(folder, location)?;
     // Known beforehand for all but files that grow.
     if file.metadata().is_ok_and(|data| data.len() > limit) {
-        return Err(format!("is larger than {limit} bytes"));
+        return Err(format!("it is larger than {limit} bytes"));
     }
     let count = file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if count as u64 > limit {
-        return Err(format!("is larger than {limit} bytes"));
+        return Err(format!("it is larger than {limit} bytes"));
     }
     Ok(bytes)
 }

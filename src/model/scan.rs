@@ -5,6 +5,7 @@
 //! reason.
 
 use super::{config, number};
+use crate::text;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -81,7 +82,9 @@ fn listing(paths: Vec<PathBuf>) -> Listing {
     let mut refused = Vec::new();
     let refuse = |why| Refused { why, version: None };
     for path in paths {
-        let Some(Entry { name, versions, others, misfits, lacks }) = entry(&path) else { continue };
+        let Some(Entry { name, versions, others, absent, misfits, lacks }) = entry(&path) else {
+            continue;
+        };
         if let Err(why) = check_name(&name) {
             if !versions.is_empty() {
                 refused.push(refuse(format!("{}: {why}", path.display())));
@@ -91,16 +94,24 @@ fn listing(paths: Vec<PathBuf>) -> Listing {
         refused.extend(lacks.map(|why| refuse(format!("{}: {why}", path.display()))));
         left_out.extend(others.into_iter().map(|version| (name.clone(), version)));
         refused.extend(misfits.into_iter().map(|folder| misfit(&path, &name, folder)));
+        refused.extend(absent.into_iter().map(|version| missing(&path, &name, version)));
         for (version, file) in versions {
             if let Some(earlier) = by_name.insert((name.clone(), version), file.clone()) {
-                let both = format!("{} and {}", earlier.display(), file.display());
-                let why = format!("model '{name}' version {version} exists twice: {both}");
-                refused.push(refuse(why));
-                // Which of them the directory lists first is chance, so the choice is by name.
-                by_name.insert((name.clone(), version), earlier.max(file));
+                // One is a file and the other a folder, which may have settings.
+                let (folder, flat) = (earlier.clone().min(file.clone()), earlier.max(file));
+                refused.push(refuse(format!(
+                    "{}: model '{name}' version {version} exists twice, and {} is served; move one of them away",
+                    flat.display(),
+                    folder.display()
+                )));
+                by_name.insert((name.clone(), version), folder);
             }
         }
     }
+    // Names come from whoever may write there, and reasons go to the log.
+    refused
+        .iter_mut()
+        .for_each(|refused| refused.why = text::plain(std::mem::take(&mut refused.why)));
     let found = by_name.into_iter().map(|((name, version), file)| Found { name, version, file });
     refused.sort();
     Listing { found: found.collect(), left_out, refused }
@@ -116,6 +127,15 @@ fn misfit(path: &Path, name: &str, folder: String) -> Refused {
     Refused { why, version: Some((name.to_owned(), shown.to_string())) }
 }
 
+fn missing(path: &Path, name: &str, version: u64) -> Refused {
+    let why = format!(
+        "{}: version_policy names version {version}, which is not there; add {name}/{version} or leave it out of \
+         config.pbtxt",
+        path.display()
+    );
+    Refused { why, version: Some((name.to_owned(), version.to_string())) }
+}
+
 /// What is behind one entry of the directory.
 #[derive(Default)]
 struct Entry {
@@ -124,6 +144,8 @@ struct Entry {
     versions: Vec<(u64, PathBuf)>,
     /// Versions that the policy leaves out.
     others: Vec<u64>,
+    /// Versions that the policy names and that are not there.
+    absent: Vec<u64>,
     /// Folders that hold a model, or are called like a number, and are no versions.
     misfits: Vec<String>,
     /// Why there is nothing to serve, where it looks as if there should be.
@@ -137,6 +159,10 @@ fn entry(path: &Path) -> Option<Entry> {
         return Some(Entry { name: stem.to_owned(), versions, ..Entry::default() });
     }
     let name = path.file_name()?.to_str()?.to_owned();
+    if let Some(stem) = misspelt(path) {
+        let lacks = Some(format!("a model's file ends in .onnx; rename it to {stem}.onnx"));
+        return Some(Entry { name: stem.to_owned(), lacks, ..Entry::default() });
+    }
     let folders = fs::read_dir(path).ok()?.filter_map(|entry| {
         let folder = entry.ok().filter(|entry| entry.file_type().is_ok_and(|t| !t.is_file()))?;
         Some(folder.file_name().to_str()?.to_owned())
@@ -153,13 +179,21 @@ fn entry(path: &Path) -> Option<Entry> {
     });
     let misfits: Vec<_> = misfits.collect();
     let empty = there.is_empty() && misfits.is_empty();
+    let absent = if empty { Vec::new() } else { layout.absent(&there) };
     Some(Entry {
         lacks: empty.then(|| lacks(path, &name, &layout.filename, &numbers)).flatten(),
         others: there.keys().copied().filter(|version| !chosen.contains(version)).collect(),
+        absent,
         misfits,
         versions: there.into_iter().filter(|(version, _)| chosen.contains(version)).collect(),
         name,
     })
+}
+
+/// The name of a model whose file is called .ONNX, as systems that mind no case write it.
+fn misspelt(path: &Path) -> Option<&str> {
+    let onnx = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"));
+    path.file_stem()?.to_str().filter(|_| onnx && path.is_file())
 }
 
 /// Why a folder without a version to serve is none, where it looks as if it were meant as a model.
@@ -176,6 +210,13 @@ fn lacks(path: &Path, name: &str, filename: &str, numbers: &[String]) -> Option<
     }
     if let Some(why) = config::unservable(path, name, &expected) {
         return Some(why);
+    }
+    if fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none()) {
+        return Some(format!("an empty folder; expected {expected}"));
+    }
+    let there = |version: &&String| path.join(version).join(filename).symlink_metadata().is_ok();
+    if let Some(version) = numbers.iter().find(there) {
+        return Some(format!("'{version}/{filename}' is no plain file; expected one"));
     }
     let versions = numbers.join(", ");
     (!numbers.is_empty())

@@ -158,7 +158,7 @@ pub fn strangers(set: &BTreeMap<String, Settings>, known: &BTreeSet<&str>) -> Ve
     let strangers = set.keys().filter(|name| !known.contains(name.as_str()));
     let sentence = |name: &String| {
         let (quoted, hint) = (text::name(name), hint(name));
-        format!("--set {quoted}.* is for a model that the directory does not have; {hint}")
+        format!("the settings of model {quoted} are for none that the directory has; {hint}")
     };
     strangers.map(sentence).collect()
 }
@@ -201,7 +201,7 @@ mod tests {
         assert!(strangers(&set("mlp"), &known).is_empty());
         let told = |name: &str, known| strangers(&set(name), known).concat();
         assert!(told("mpl", &known).ends_with(
-            "--set mpl.* is for a model that the directory does not have; did you mean mlp?"
+            "the settings of model mpl are for none that the directory has; did you mean mlp?"
         ));
         assert!(told("bert", &known).contains("it has iris, mlp: correct"));
         assert!(told("bert", &BTreeSet::new()).contains("it has none yet"));

@@ -143,7 +143,7 @@ impl Stash {
         let name = original.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let bytes = beneath::read(folder, name, MODEL_BYTES_MAX);
         let bytes = Bytes::from(bytes.map_err(|why| {
-            format!("the model file {why}; it is a plain file of at most 2 GiB, larger weights lie beside it")
+            format!("the model file: {why}; expected a plain file of at most 2 GiB, with larger weights beside it")
         })?);
         let model = graph::read(bytes.clone()).map_err(|error| error.to_string())?;
         let file = place.path().join("model.onnx");

@@ -1,5 +1,6 @@
 //! Who decides which models are served: the directory, the administrator, or both.
 
+use crate::text;
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
@@ -47,6 +48,23 @@ impl FromStr for Mode {
             "explicit" => Ok(Self::Explicit),
             _ => Err(format!("'{text}' is not one of none, poll, explicit")),
         }
+    }
+}
+
+impl Named {
+    /// A sentence for each model named that is not among those that are known: most likely a slip of the finger.
+    #[must_use]
+    pub fn strangers(&self, known: &BTreeSet<&str>) -> Vec<String> {
+        let missing = self.names.iter().filter(|name| !known.contains(name.as_str()));
+        let hint = |name: &str| match text::meant(name, known.iter().copied()) {
+            Some(near) => format!("; did you mean {}?", text::name(near)),
+            None => String::new(),
+        };
+        let sentence = |name: &String| {
+            let (quoted, hint) = (text::name(name), hint(name));
+            format!("--load-model {quoted}: the model directory has no such model{hint}")
+        };
+        missing.map(sentence).collect()
     }
 }
 
@@ -110,6 +128,9 @@ mod tests {
         let explicit = Control::new(Some(Mode::Explicit), &names(&["a"])).unwrap();
         assert!(explicit.wants("a", true) && !explicit.wants("b", true));
         assert_eq!(explicit.refusal(), None);
+        let Control::Explicit(named) = &explicit else { panic!("{explicit:?}") };
+        assert!(named.strangers(&BTreeSet::from(["a", "b"])).is_empty());
+        assert!(named.strangers(&BTreeSet::from(["b"]))[0].contains("--load-model a: "));
         let star = Control::new(Some(Mode::Explicit), &names(&["*"])).unwrap();
         assert!(star.wants("b", true) && !star.wants("b", false));
         for mode in [Mode::None, Mode::Poll] {

@@ -3,7 +3,7 @@
 use super::limits::Limits;
 use super::rights::{Operation, Peer};
 use super::service::{Codec, Context, Service};
-use crate::error::InferError;
+use crate::error::{ErrorKind, InferError};
 use crate::oip::grpc;
 use crate::proto;
 use crate::proto::grpc_inference_service_server::GrpcInferenceService;
@@ -13,6 +13,7 @@ use crate::proto::{
     ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
 use crate::request::{InferRequest, Input};
+use crate::text;
 use futures_util::StreamExt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -38,6 +39,18 @@ fn status(error: &InferError) -> Status {
 /// A version in a message: empty means none.
 fn version(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
+}
+
+/// Refuses to tell repositories apart: there is one, and it has no name.
+fn of_one_repository(name: &str) -> Result<(), Status> {
+    if name.is_empty() {
+        return Ok(());
+    }
+    let text = format!(
+        "there is one model repository here, and none called '{}'; leave repository_name out",
+        text::name(name)
+    );
+    Err(status(&InferError::new(ErrorKind::Unsupported, text)))
 }
 
 /// The time that the caller waits, from its `grpc-timeout`.
@@ -161,7 +174,9 @@ impl GrpcInferenceService for Grpc {
         &self,
         request: Request<proto::RepositoryIndexRequest>,
     ) -> Result<Response<proto::RepositoryIndexResponse>, Status> {
-        Ok(Response::new(self.service.index(&request.into_inner())))
+        let request = request.into_inner();
+        of_one_repository(&request.repository_name)?;
+        Ok(Response::new(self.service.index(&request)))
     }
 
     async fn repository_model_load(
@@ -169,6 +184,7 @@ impl GrpcInferenceService for Grpc {
         request: Request<proto::RepositoryModelLoadRequest>,
     ) -> Result<Response<proto::RepositoryModelLoadResponse>, Status> {
         let request = request.into_inner();
+        of_one_repository(&request.repository_name)?;
         let loaded = self.service.load(&request.model_name, request.parameters).await;
         loaded.map_err(|e| status(&e))?;
         Ok(Response::new(proto::RepositoryModelLoadResponse {}))
@@ -178,7 +194,9 @@ impl GrpcInferenceService for Grpc {
         &self,
         request: Request<proto::RepositoryModelUnloadRequest>,
     ) -> Result<Response<proto::RepositoryModelUnloadResponse>, Status> {
-        self.service.unload(&request.into_inner().model_name).map_err(|e| status(&e))?;
+        let request = request.into_inner();
+        of_one_repository(&request.repository_name)?;
+        self.service.unload(&request.model_name).map_err(|e| status(&e))?;
         Ok(Response::new(proto::RepositoryModelUnloadResponse {}))
     }
 

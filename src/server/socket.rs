@@ -104,12 +104,22 @@ fn temporary(path: &Path) -> Result<PathBuf, String> {
     Ok(temporary)
 }
 
-/// Makes the socket's folder, for its owner alone, where it is missing; says so where others may write to it.
+/// Makes the socket's folder, for its owner alone, where it is missing and lies in one that is not; says so where others may write to it.
 fn make_folder(path: &Path) -> io::Result<()> {
     let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
         return Ok(());
     };
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    // Not what is above it: that is rather a path that was misspelt, and nobody would find the daemon there.
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Ok(()) => tracing::info!("made {} for the socket", folder.display()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let above = folder.parent().unwrap_or(folder).display();
+            let text = format!("there is no folder {above}; correct the path, or make the folder");
+            return Err(io::Error::new(error.kind(), text));
+        }
+        Err(error) => return Err(error),
+    }
     let mode = fs::metadata(folder)?.permissions().mode();
     // Sticky folders, as /tmp is, let nobody replace what is another's.
     if mode & 0o002 != 0 && mode & 0o1000 == 0 {
@@ -213,16 +223,18 @@ mod tests {
     #[tokio::test]
     async fn mode_and_group_are_what_was_asked_for_and_the_folder_is_private() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("run/graftd/s.sock");
+        let path = dir.path().join("graftd/s.sock");
         let group = rustix::process::getegid().as_raw();
         let access = Access { mode: 0o660, group: Some(group) };
         let (_file, _listener) = SocketFile::bind(&path, access).unwrap();
         let meta = fs::metadata(&path).unwrap();
         assert_eq!((meta.mode() & 0o7777, meta.gid()), (0o660, group));
-        for folder in ["run", "run/graftd"] {
-            let mode = fs::metadata(dir.path().join(folder)).unwrap().mode();
-            assert_eq!(mode & 0o7777, 0o700, "{folder}");
-        }
+        let mode = fs::metadata(dir.path().join("graftd")).unwrap().mode();
+        assert_eq!(mode & 0o7777, 0o700);
+        let path = dir.path().join("rnu/graftd/s.sock");
+        let why = SocketFile::bind(&path, access).unwrap_err();
+        assert!(why.contains("there is no folder") && why.contains("rnu"), "{why}");
+        assert!(!dir.path().join("rnu").exists());
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! Settings that are right one by one and will not do together, or on this machine, what they say.
 
-use super::{Manners, ServeArgs};
+use super::{Manners, ServeArgs, variables};
 use crate::cli::table::bytes;
 use crate::engine::cores;
 use crate::engine::onnx::Provider;
@@ -37,7 +37,10 @@ impl ServeArgs {
         let doubts = doubts.chain(self.large(machine)).chain(self.waits()).chain(self.idle());
         let doubts = doubts.filter(|(doubtful, _)| *doubtful).map(|(_, why)| why);
         let models = by_model(&self.sharing.set).into_iter();
-        doubts.chain(models.flat_map(|(name, set)| self.of_model(&name, &set, machine))).collect()
+        let doubts =
+            doubts.chain(models.flat_map(|(name, set)| self.of_model(&name, &set, machine)));
+        let names = std::env::vars_os().map(|(name, _)| name);
+        doubts.chain(variables::unknown(&crate::cli::command(), names)).collect()
     }
 
     /// More at once than there are cores.

@@ -120,6 +120,11 @@ fn values(key: &str, value: &DeValue<'_>, serve: &Command) -> Result<Vec<String>
     let arg = arg.ok_or_else(|| unknown(key, value, serve))?;
     let named = |why: String| format!("{key} {why}");
     let values = match value {
+        DeValue::Table(_) if key == "models" => {
+            return Err(
+                "models names the directory; settings of one model stand in [model.NAME]".into()
+            );
+        }
         DeValue::Array(list) if matches!(arg.get_action(), ArgAction::Append) => {
             let items = list.iter().map(|item| scalar(item.get_ref()));
             items.collect::<Result<Vec<_>, _>>().map_err(named)?
@@ -157,9 +162,13 @@ fn scalar(value: &DeValue<'_>) -> Result<String, String> {
 }
 
 /// What clap's error says is allowed.
-fn allowed(error: &Error) -> String {
+pub(super) fn allowed(error: &Error) -> String {
     if let Some(ContextValue::Strings(allowed)) = error.get(ContextKind::ValidValue) {
         return format!("expected {}", allowed.join(" or "));
+    }
+    // The parser of switches says only that it wants something else.
+    if error.source().is_some_and(|why| why.to_string() == "value was not a boolean") {
+        return "expected true or false".to_owned();
     }
     error.source().map_or_else(|| error.kind().to_string(), ToString::to_string)
 }

@@ -3,16 +3,20 @@
 mod doubts;
 mod file;
 mod flags;
+mod foreign;
 mod front;
 mod given;
 mod origin;
 #[cfg(test)]
 mod tests;
 mod values;
+mod variables;
 
 pub use flags::{Bounds, Logging, Places, Running, Sharing};
+pub use foreign::refused as foreign_flag;
 pub use front::{Doors, Manners};
 pub use given::{Given, given};
+pub use variables::wrong as wrong_variable;
 
 use crate::cli::set_variable;
 use crate::daemon::Plan;

@@ -66,6 +66,16 @@ impl Books {
         self.pools.get_mut(self.homes.get(&stage)?)
     }
 
+    /// What the stage of a session is called.
+    pub(super) fn label_of(&self, session: SessionId) -> Option<&str> {
+        let mut residents = self.pools.values().flat_map(|pool| pool.residents.values());
+        let runs = |resident: &&Resident| {
+            let apart = resident.isolation.as_ref().is_some_and(|(apart, _)| *apart == session);
+            apart || resident.sessions.contains(&session)
+        };
+        residents.find(runs).map(|resident| resident.recipe.config.label.as_str())
+    }
+
     pub(super) fn resident(&mut self, stage: StageId) -> Option<&mut Resident> {
         self.home(stage)?.residents.get_mut(&stage)
     }

@@ -209,7 +209,11 @@ impl Pools {
                 Order::Forget { stage } => self.forget(stage),
                 Order::Died { sessions, how } => self.died(&sessions, &how),
                 Order::Hung { session } => {
-                    tracing::warn!("session {session} runs past its watchdog; asking it to end");
+                    let books = self.books.lock();
+                    let label = books.label_of(session).unwrap_or("a model in this process");
+                    tracing::warn!(
+                        "{label}: a run takes longer than its watchdog allows; asking it to end"
+                    );
                 }
             }
         }

@@ -3,6 +3,7 @@
 use super::{FILENAME, TRITON};
 use crate::proto::model_version_policy::{All, Latest, PolicyChoice, Specific};
 use crate::proto::{ModelConfig, ModelVersionPolicy};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Which versions are served.
@@ -35,6 +36,13 @@ impl Layout {
                 there
             }
         }
+    }
+
+    /// Versions that are to be served by their number and are not there.
+    #[must_use]
+    pub fn absent<T>(&self, there: &BTreeMap<u64, T>) -> Vec<u64> {
+        let Versions::Specific(wanted) = &self.versions else { return Vec::new() };
+        wanted.iter().copied().filter(|version| !there.contains_key(version)).collect()
     }
 }
 

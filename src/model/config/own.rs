@@ -39,9 +39,14 @@ pub(super) fn parse(text: &str) -> Result<(Settings, Vec<Declared>), String> {
         let before = error.span().and_then(|span| text.get(..span.start));
         let line = before.map(|before| 1 + before.matches('\n').count());
         let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
-        let value = error.span().and_then(|span| text.get(span)).unwrap_or_default();
-        let shown = value.lines().next().unwrap_or_default();
-        format!("{line}{shown}: {}", error.message())
+        // The whole line, for the span is that of the value alone.
+        let start = before.and_then(|before| before.rfind('\n')).map_or(0, |newline| newline + 1);
+        let shown = text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+        let numbers = [("a nonzero usize", "a whole number, 1 or more"), ("u64", "a whole number")];
+        let message = numbers.iter().fold(error.message().to_owned(), |message, (ours, plain)| {
+            message.replace(ours, plain)
+        });
+        format!("{line}{}: {message}", crate::text::name(shown.trim()))
     })?;
     let Own {
         dedupe,
@@ -115,11 +120,11 @@ mod tests {
     fn wrong_ones_name_the_line_the_key_and_what_is_allowed() {
         let table: [(&str, &[&str]); 8] = [
             ("cache = true\nbatch = 3", &["line 2", "unknown field `batch`", "max_batch_rows"]),
-            ("threads = 0", &["line 1", "0", "nonzero"]),
+            ("threads = 0", &["line 1: threads = 0: ", "expected a whole number, 1 or more"]),
             ("threads = 5000", &["threads is 5000", "at most 1024"]),
-            ("cache = 'yes'", &["'yes'", "expected a boolean"]),
-            ("timeout_ms = -1", &["-1", "u64"]),
-            ("cache = ", &["line 1"]),
+            ("cache = 'yes'", &["cache = 'yes'", "expected a boolean"]),
+            ("timeout_ms = -1", &["timeout_ms = -1", "expected a whole number"]),
+            ("dedupe = true\ncache = ", &["line 2: cache =:"]),
             ("[[padding]]\ninputs = { x = { axes = 1 } }", &["line 2", "unknown field `axes`"]),
             ("[[padding]]\ninputs = { x = { axis = [1] } }", &["line 2", "an axis by its number"]),
         ];

@@ -135,6 +135,10 @@ impl Regions {
             let text = "shared memory is switched off here; send the bytes, or start graftd with --shared-memory on";
             return Err(InferError::new(ErrorKind::Unsupported, text));
         }
+        if name.chars().any(char::is_control) {
+            let text = "the name of a shared memory region has control characters; leave them out";
+            return Err(InferError::bad_request(text));
+        }
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
             return Err(InferError::bad_request(format!(
                 "the name of a shared memory region has {} bytes; expected 1 to {NAME_BYTES_MAX}",

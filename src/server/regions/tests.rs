@@ -76,7 +76,7 @@ fn what_is_not_within_the_region_or_too_small_is_refused_and_nothing_written() {
         assert!(region.write(&part, &[]).is_err());
     }
     let error = region.write(&slice(0, 4), &pieces(&[b"abc", b"de"])).expect_err("too small");
-    assert!(error.message.contains("the output needs 5 bytes, but was given 4"), "{error}");
+    assert!(error.message.contains("5 bytes are needed, but 4 were given"), "{error}");
     assert_eq!(fs::read(fixture.folder.path().join("a")).expect("a file"), [7; 10]);
 }
 
@@ -90,8 +90,8 @@ fn an_object_that_gets_shorter_is_an_error_with_numbers() {
     let error = region.read(&slice(0, 10)).expect_err("it is shorter");
     assert_eq!(
         error.message,
-        "shared memory region \"r\": expected 10 bytes from byte 0 of the object on, but it has only 5; it was \
-         shortened after it was registered"
+        "shared memory region \"r\": expected 10 bytes from byte 0 of the object on, but it has only 5 bytes; it \
+         was shortened after it was registered"
     );
     assert!(region.write(&slice(0, 10), &pieces(&[b"0123456789"])).is_err());
     assert_eq!(region.read(&slice(0, 5)).as_deref(), Ok([7; 5].as_slice()));

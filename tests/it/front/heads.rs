@@ -4,6 +4,7 @@ use super::raw::{Raw, infer};
 use crate::serve::ask::{Ask, Form, Http2, fp32};
 use crate::serve::daemon::{Setup, needs_runtime};
 use bytes::Bytes;
+use graftd::proto::RepositoryIndexRequest;
 use http_body_util::Full;
 use tower_service::Service as _;
 
@@ -85,4 +86,18 @@ async fn what_is_no_protobuf_is_the_senders_fault() {
         assert_eq!(status.code(), tonic::Code::InvalidArgument, "{method}: {status}");
         assert!(status.message().contains("invalid varint"), "{method}: {status}");
     }
+}
+
+#[tokio::test]
+async fn there_is_one_repository() {
+    needs_runtime!();
+    let daemon = Setup::new(&["mlp"]).start().await;
+    let mut client = crate::serve::ask::grpc(&daemon.setup.socket()).await;
+    let request =
+        |name: &str| RepositoryIndexRequest { repository_name: name.into(), ready: false };
+    let refused = client.repository_index(request("other")).await.expect_err("no such repository");
+    assert_eq!(refused.code(), tonic::Code::Unimplemented, "{refused}");
+    assert!(refused.message().contains("leave repository_name out"), "{refused}");
+    let listed = client.repository_index(request("")).await.expect("the index").into_inner();
+    assert_eq!(listed.models.len(), 1);
 }

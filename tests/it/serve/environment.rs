@@ -32,3 +32,18 @@ async fn an_empty_variable_counts_as_unset() {
     assert_eq!(empty, unset);
     assert!(unset.contains("\nsocket = \"graftd.sock\""), "{unset}");
 }
+
+#[tokio::test]
+async fn a_wrong_variable_is_named_as_what_it_is() {
+    let wrong =
+        [("GRAFTD_ROWS_MAX", "abc", "a whole number"), ("GRAFTD_WATCH", "maybe", "true or false")];
+    for (name, value, expected) in wrong {
+        let mut command = Command::new(PROGRAM);
+        command.args(["serve", "--print-config"]).env(name, value);
+        let output = soon("--print-config", command.output()).await.expect("the program starts");
+        let told = String::from_utf8(output.stderr).expect("UTF-8");
+        assert_eq!(output.status.code(), Some(78), "{told}");
+        assert!(told.contains(&format!("the variable {name} is '{value}'")), "{told}");
+        assert!(told.contains(expected) && !told.contains("--"), "{told}");
+    }
+}

@@ -228,6 +228,6 @@ async fn what_is_typed_counts_over_the_files_and_ours_over_tritons() {
     }
     let error = json_of(&daemon, "/v2/models/wrong").await["error"].clone();
     let why = error.as_str().expect("an error");
-    assert!(why.contains("wrong.toml: line 1: cahce: unknown field `cahce`"), "{why}");
+    assert!(why.contains("wrong.toml: line 1: cahce = false: unknown field `cahce`"), "{why}");
     assert!(why.contains("queue_delay_max_us"), "{why}");
 }
