@@ -5,6 +5,7 @@
 // Words: plain data.
 pub mod clock;
 pub mod codec;
+pub mod courtesy;
 pub mod digest;
 pub mod error;
 pub mod id;

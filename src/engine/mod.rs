@@ -5,7 +5,6 @@
 //! a thread of the daemon, on the caller's own thread) and in nothing else.
 
 pub mod cores;
-pub mod courtesy;
 pub mod device;
 pub mod fake;
 pub mod local;

@@ -5,6 +5,7 @@
 //! and only that copy is ever loaded.
 
 use super::beneath;
+use crate::courtesy::Polite;
 use crate::digest::StageDigest;
 use crate::graph::family::{self, Sketch};
 use crate::graph::{self, ExternalData, Model};
@@ -37,13 +38,20 @@ pub struct Stash {
 
 /// The folder of one private copy; it goes with the last who holds it.
 #[derive(Debug)]
-pub struct PrivateCopy(TempDir);
+pub struct PrivateCopy {
+    path: PathBuf,
+    _folder: Polite<TempDir>,
+}
 
 impl PrivateCopy {
+    fn new(folder: TempDir) -> Self {
+        Self { path: folder.path().to_owned(), _folder: Polite::new(folder) }
+    }
+
     /// The model file.
     #[must_use]
     pub fn file(&self) -> PathBuf {
-        self.0.path().join("model.onnx")
+        self.path.join("model.onnx")
     }
 
     /// The bytes of an external tensor of the copied model.
@@ -51,7 +59,7 @@ impl PrivateCopy {
     /// # Errors
     /// A sentence, when the file ends before them or cannot be read.
     pub fn weights(&self, data: &ExternalData) -> Result<Bytes, String> {
-        let file = File::open(self.0.path().join(&data.location));
+        let file = File::open(self.path.join(&data.location));
         let bytes = file.and_then(|file| external(&file, data));
         bytes.map_err(|error| format!("external data '{}': {error}", data.location))
     }
@@ -124,7 +132,7 @@ impl Stash {
     /// # Errors
     /// When it cannot be written.
     pub fn put(&self, model: &[u8]) -> io::Result<PrivateCopy> {
-        let copy = PrivateCopy(self.folder("leg-")?);
+        let copy = PrivateCopy::new(self.folder("leg-")?);
         fs::write(copy.file(), model)?;
         Ok(copy)
     }
@@ -142,7 +150,7 @@ impl Stash {
         let folder = original.parent().unwrap_or_else(|| Path::new("."));
         let name = original.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let bytes = beneath::read(folder, name, MODEL_BYTES_MAX);
-        let bytes = Bytes::from(bytes.map_err(|why| {
+        let bytes = polite(bytes.map_err(|why| {
             format!("the model file: {why}; expected a plain file of at most 2 GiB, with larger weights beside it")
         })?);
         let model = graph::read(bytes.clone()).map_err(|error| error.to_string())?;
@@ -159,9 +167,14 @@ impl Stash {
             hasher.update(digest.as_bytes());
         }
         let digest = StageDigest(*hasher.finalize().as_bytes());
-        let copy = PrivateCopy(place);
+        let copy = PrivateCopy::new(place);
         Ok(Stashed { copy, digest, model, warnings: writable(original) })
     }
+}
+
+/// A file's bytes; large ones are given back by a thread that gives way.
+fn polite(bytes: Vec<u8>) -> Bytes {
+    if bytes.len() < CHUNK_BYTES { bytes.into() } else { Bytes::from_owner(Polite::new(bytes)) }
 }
 
 /// External data on its way.

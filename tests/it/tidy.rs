@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const WORDS: &[&str] = &[
-    "clock", "digest", "error", "id", "logging", "progress", "proto", "reactor", "reflect",
-    "request", "rows", "tensor", "text", "time",
+    "clock", "courtesy", "digest", "error", "id", "logging", "progress", "proto", "reactor",
+    "reflect", "request", "rows", "tensor", "text", "time",
 ];
 
 /// Which module may name which others; a module may always name itself and the words.
@@ -16,6 +16,7 @@ fn layers() -> BTreeMap<&'static str, Vec<&'static str>> {
     let with_words = |more: &[&'static str]| [WORDS, more].concat();
     BTreeMap::from([
         ("clock", vec!["time"]),
+        ("courtesy", vec![]),
         ("digest", vec!["id", "rows", "tensor"]),
         ("error", vec!["text"]),
         ("id", vec![]),

@@ -1,6 +1,6 @@
 //! Work that would hold up the runtime, done elsewhere and given up when nobody waits any more.
 
-use crate::engine::courtesy;
+use crate::courtesy;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::oneshot;

@@ -7,7 +7,7 @@ use super::arena::{self, Arena};
 use super::control::{LoadOrder, LoadReply, Mailbox, ModelNumber, Order, Word, line};
 use super::ring::{self, Answer, Area, TensorPlace};
 use crate::clock::Clock;
-use crate::engine::courtesy;
+use crate::courtesy;
 use crate::engine::onnx::OnnxEngine;
 use crate::engine::{Engine, EngineError, InputView, OutputSink};
 use crate::tensor::DataType;
