@@ -12,6 +12,7 @@
 mod batching;
 mod crossing;
 mod families;
+mod goodput;
 mod grid;
 mod hits;
 mod kept;
@@ -32,11 +33,12 @@ use support::table::{Table, rate};
 
 type Bench = fn(Effort, &mut Table);
 
-const BENCHES: [(&str, Bench); 10] = [
+const BENCHES: [(&str, Bench); 11] = [
     ("latency", latency::bench),
     ("crossing", crossing::bench),
     ("hits", hits::bench),
     ("scheduler", scheduler::bench),
+    ("goodput", goodput::bench),
     ("grid", grid::bench),
     ("kept", kept::bench),
     ("memory", memory::bench),

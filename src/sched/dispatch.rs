@@ -1,15 +1,21 @@
 //! What runs next: from queues and suspects to batches in sessions' hands.
 
 use super::batch::{self, Offer, Verdict};
-use super::event::{Action, Purpose, RunReason};
+use super::event::{Action, Outcome, Purpose, RunReason};
 use super::flight::{FlightId, State};
+use super::laxity::{self, Crowd};
 use super::queue::Rank;
 use super::retry::Isolation;
 use super::timer::Timer;
 use super::{Batch, Scheduler};
-use crate::id::{BatchId, SessionId, StageId};
+use crate::id::{BatchId, ClassKey, SessionId, StageId};
 use crate::time::MonoTime;
+use smallvec::SmallVec;
 use std::time::Duration;
+
+/// Runs shorter than this are handed to a busy session ahead, whoever waits for them: the hand-over would be a share of
+/// them that shows.
+const HAND_OVER_HIDDEN: Duration = Duration::from_micros(250);
 
 /// A run is hung once it has taken so many times what nearly all runs take.
 const WATCHDOG_FACTOR: u32 = 10;
@@ -79,6 +85,7 @@ impl Scheduler {
     }
 
     fn form(&mut self, id: StageId, session: SessionId, idle: usize) -> bool {
+        self.shed_late(id);
         let Some(stage) = self.stages.get_mut(&id) else { return false };
         let mut look_again: Option<Duration> = None;
         let mut choice = None;
@@ -96,16 +103,90 @@ impl Scheduler {
                 Verdict::Leave => {}
             }
         }
+        let hurried = choice.is_some_and(|(class, ..)| self.is_hurried(id, class));
+        if hurried && idle == 0 {
+            // Who else is late by then, and how large a batch they bear, is known when the session is free.
+            return false;
+        }
         let Some((class, rows, reason)) = choice else {
             if let Some(wait) = look_again {
                 self.ripen(id, self.now.after(wait));
             }
             return false;
         };
+        let rows = if hurried { self.give_up_some(id, class, rows) } else { rows };
+        if rows == 0 {
+            // Rows of one request go together: with those that were given up went all that were to run.
+            return self.form(id, session, idle);
+        }
+        let Some(stage) = self.stages.get_mut(&id) else { return false };
         let flights = stage.queue.take(class, rows);
         self.queued_rows -= flights.len();
         self.run(id, session, flights, reason);
         true
+    }
+
+    /// Whether the first row of a class has to be there in time and runs take longer than a hand-over is worth.
+    fn is_hurried(&self, id: StageId, class: ClassKey) -> bool {
+        let Some(stage) = self.stages.get(&id) else { return false };
+        let long = stage.costs.expected(1).is_some_and(|run| run >= HAND_OVER_HIDDEN);
+        long && stage.queue.head(class).is_some_and(|flight| self.needed_by(flight).is_some())
+    }
+
+    /// When the first of those who wait for a row needs it; none for a base's, which others have run for by then.
+    fn needed_by(&self, flight: FlightId) -> Option<MonoTime> {
+        let flight = self.flights.get(flight).filter(|flight| !flight.takes_base)?;
+        flight.waiters.iter().filter_map(|waiter| self.requests.deadline(waiter.request)).min()
+    }
+
+    /// Lets go of the first rows of a stage that could not be there in time any more if they ran now.
+    fn shed_late(&mut self, id: StageId) {
+        let Some(stage) = self.stages.get(&id) else { return };
+        let Some(soonest) = stage.costs.likely(1).map(|likely| self.now.after(likely)) else {
+            return;
+        };
+        let classes: SmallVec<[ClassKey; 4]> =
+            stage.queue.classes().map(|(_, class)| class).collect();
+        for class in classes {
+            let head = |sched: &Self| sched.stages.get(&id)?.queue.head(class);
+            while let Some(flight) = head(self)
+                && self.needed_by(flight).is_some_and(|by| by < soonest)
+            {
+                self.give_up(flight, soonest);
+            }
+        }
+    }
+
+    /// Ends the requests that need a row before a time: they get their answer to that now.
+    fn give_up(&mut self, flight: FlightId, before: MonoTime) {
+        let waiters = self.flights.get(flight).map(|flight| flight.waiters.clone());
+        for request in waiters.into_iter().flatten().map(|waiter| waiter.request) {
+            if self.requests.deadline(request).is_some_and(|by| by < before) {
+                self.end_early(request, Some(Outcome::Expired));
+            }
+        }
+    }
+
+    /// Cuts a batch down to what its first rows can bear, and lets go of those that hold back the queue.
+    fn give_up_some(&mut self, id: StageId, class: ClassKey, wanted: usize) -> usize {
+        let Some(stage) = self.stages.get(&id) else { return wanted };
+        let left = |flight: FlightId| self.needed_by(flight).map(|by| by.since(self.now));
+        let head = stage.queue.head(class);
+        let head = head.and_then(|id| Some((self.flights.get(id)?, self.needed_by(id)?)));
+        let Some((head, needed)) = head else { return wanted };
+        let crowd = Crowd {
+            wanted,
+            queued: stage.queue.class_rows(class),
+            sessions: self.sessions.serving(id).count(),
+            horizon: needed.since(head.arrival),
+        };
+        let cut = laxity::cut(&stage.costs, crowd, stage.queue.class(class).map(left));
+        let skipped: Vec<FlightId> = stage.queue.class(class).take(cut.skip).collect();
+        for flight in skipped {
+            self.give_up(flight, MonoTime::from_nanos(u64::MAX));
+        }
+        let left = self.stages.get(&id).map_or(0, |stage| stage.queue.class_rows(class));
+        cut.rows.min(left)
     }
 
     /// Sets the timer that looks at a stage's queue delay again.

@@ -16,6 +16,7 @@ pub mod cost;
 mod dispatch;
 pub mod event;
 pub mod flight;
+pub mod laxity;
 mod path;
 pub mod queue;
 mod request;

@@ -93,7 +93,12 @@ impl Queue {
         self.classes.get(&class)?.first_key_value().map(|(_, &flight)| flight)
     }
 
-    /// The rows of a class.
+    /// The rows of a class, the first one first.
+    pub fn class(&self, class: ClassKey) -> impl Iterator<Item = FlightId> + '_ {
+        self.classes.get(&class).into_iter().flat_map(|rows| rows.values().copied())
+    }
+
+    /// The number of rows of a class.
     #[must_use]
     pub fn class_rows(&self, class: ClassKey) -> usize {
         self.classes.get(&class).map_or(0, BTreeMap::len)

@@ -43,6 +43,11 @@ impl Requests {
         self.all.get_mut(&id)
     }
 
+    /// When the answer to a request that waits is worth nothing any more.
+    pub(super) fn deadline(&self, id: RequestId) -> Option<MonoTime> {
+        self.all.get(&id)?.deadline
+    }
+
     /// Marks the end of a request that waits, and returns the flights it may still be attached to.
     pub(super) fn end(&mut self, id: RequestId) -> Option<(Vec<FlightId>, Option<MonoTime>)> {
         let request = self.all.get_mut(&id).filter(|request| !request.ended)?;

@@ -7,7 +7,7 @@ use super::path::{Footing, Opening, Source};
 use super::queue::Rank;
 use super::request::Request;
 use super::reuse::Route;
-use super::session::IN_HAND_MAX;
+use super::session::{IN_HAND_MAX, Session};
 use super::timer::Timer;
 use super::why::{ROWS_TOLD, Why};
 use crate::id::{RequestId, RowKey, StageId};
@@ -231,14 +231,31 @@ impl Scheduler {
     /// The time until the last of `more` rows of a stage would be done; none while nothing was learned.
     pub(super) fn eta(&self, id: StageId, more: usize) -> Option<Duration> {
         let stage = self.stages.get(&id)?;
-        let size = stage.config.batch_rows_max.max(1);
-        let sessions = self.sessions.serving(id).count().max(1);
-        let in_hand: usize = self.sessions.serving(id).map(|(_, s)| s.in_hand.len()).sum();
-        let rows = stage.queue.rows() + more;
-        let run = stage.costs.expected(rows.min(size))?;
-        // Every session has its own work first, then takes an equal share of the batches.
-        let rounds = (rows.div_ceil(size) + in_hand).div_ceil(sessions);
-        Some(run.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX)))
+        let size = stage.costs.useful_rows(stage.config.batch_rows_max).max(1);
+        let mut free: SmallVec<[Duration; 8]> =
+            self.sessions.serving(id).map(|(_, session)| self.busy_for(session)).collect();
+        free.sort_unstable();
+        if free.is_empty() {
+            free.push(Duration::ZERO);
+        }
+        // Full batches ahead of the last row, which go to the sessions by turns as these get free.
+        let ahead = (stage.queue.rows() + more).saturating_sub(1);
+        let (batches, beside) = (ahead / size, ahead % size);
+        let rounds = u32::try_from(batches / free.len()).unwrap_or(u32::MAX);
+        let waits = stage.costs.expected(size)?.saturating_mul(rounds);
+        let own = stage.costs.likely_at_least(beside + 1)?;
+        Some(free[batches % free.len()].saturating_add(waits).saturating_add(own))
+    }
+
+    /// The time until a session has done what it has in hand.
+    fn busy_for(&self, session: &Session) -> Duration {
+        let batches = session.in_hand.iter().filter_map(|batch| self.batches.get(batch));
+        let left = batches.filter_map(|batch| {
+            let run = self.stages.get(&batch.stage)?.costs.expected(batch.flights.len())?;
+            let passed = batch.started.map_or(Duration::ZERO, |begun| self.now.since(begun));
+            Some(run.saturating_sub(passed))
+        });
+        left.sum()
     }
 
     /// The time until the queue in front of a job is worked off, as a hint when to try again.

@@ -4,6 +4,7 @@
 //! share it: nothing here reads a clock, so every figure is the same on any machine.
 
 pub(crate) mod device;
+pub(crate) mod goodput;
 pub(crate) mod grid;
 pub(crate) mod kept;
 pub(crate) mod trace;

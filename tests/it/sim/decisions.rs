@@ -3,6 +3,7 @@
 //! A thinned grid and a short trace; `make bench` prints the whole tables.
 
 use crate::machine::device::run;
+use crate::machine::goodput::Regime;
 use crate::machine::grid::{compare, points};
 use crate::machine::kept;
 use crate::machine::trace::{Point, Shape, USUAL, trace};
@@ -58,4 +59,20 @@ fn base_outputs_kept_by_what_they_save_save_more_than_by_sieve_or_by_age() {
     );
     assert!(by_worth > 1.25 * by_age, "{by_worth} to {by_age}");
     assert!(by_worth > 1.03 * by_sieve, "{by_worth} to {by_sieve}");
+}
+
+#[test]
+fn told_of_deadlines_it_answers_more_in_time_than_eager_batching_and_wastes_nothing() {
+    let regime = Regime {
+        name: "a transformer",
+        row_ms: 8.0,
+        fixed_ms: 12.0,
+        within_ms: 150.0,
+        batch_max: 16,
+        cv: 2.0,
+    };
+    let (ours, eager) = (regime.goodput(true, 4_000, 1), regime.goodput(false, 4_000, 1));
+    assert!(ours >= 1.1 * eager, "{ours:.2} of capacity, eager {eager:.2}");
+    let overloaded = regime.serve(2.0, true, 4_000, 1);
+    assert!(overloaded.on_time_rate >= 0.85 && overloaded.wasted <= 0.03, "{overloaded:?}");
 }

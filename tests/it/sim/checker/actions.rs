@@ -228,7 +228,12 @@ impl Checker {
             let request = self.requests.get(&id).ok_or("no such request")?;
             ensure!(!request.ended, "expired after its end");
             let due = request.job.deadline.is_some_and(|deadline| deadline <= self.now);
-            ensure!(due, "expired before its time");
+            // Or it could not be answered in time any more, of which only rows that wait can be judged.
+            let waits = |flight: &Flight| {
+                flight.place == Place::Queued && flight.waiters.iter().any(|row| row.request == id)
+            };
+            let hurried = request.job.deadline.is_some();
+            ensure!(due || hurried && self.flights.values().any(waits), "expired before its time");
             self.end(id, None);
         } else {
             let owed = self.owed.remove(&id);
