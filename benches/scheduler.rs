@@ -148,6 +148,7 @@ impl World {
             rows: vec![key(like.unwrap_or(number))],
             row_bytes: 64,
             deadline: deadline.map(|after| now.after(after)),
+            target: None,
             priority: Priority::DEFAULT,
             sharing: Sharing { lookup: false, store: false, ..Sharing::ALL },
             path: None,

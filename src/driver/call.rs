@@ -31,6 +31,8 @@ pub struct Call {
     pub priority: Priority,
     /// How long its answer is worth waiting for.
     pub timeout: Option<Duration>,
+    /// The time within which it should be answered.
+    pub target: Option<Duration>,
     /// The way through shared bases that its rows may take.
     pub way: Option<Arc<Way>>,
     /// The same with the rows as the bases see them.

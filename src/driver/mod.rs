@@ -134,6 +134,7 @@ impl Driver {
             row_bytes: call.inputs.row_bytes() as u64,
             rows: call.keys,
             deadline: call.timeout.map(|timeout| now.after(timeout)),
+            target: call.target.map(|target| now.after(target)),
             priority: call.priority,
             sharing: call.sharing,
             path: call.path,

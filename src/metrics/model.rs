@@ -142,8 +142,8 @@ pub struct ModelMetrics {
 }
 
 /// Why requests are refused, as the page calls it, by [`refusal_number`].
-pub(super) const REFUSALS: [&str; 8] =
-    ["requests", "rows", "queue", "bytes", "waiters", "deadline", "draining", "no_stage"];
+pub(super) const REFUSALS: [&str; 9] =
+    ["requests", "rows", "queue", "bytes", "waiters", "deadline", "draining", "no_stage", "target"];
 
 const fn refusal_number(refusal: &Refusal) -> usize {
     match refusal {
@@ -155,6 +155,7 @@ const fn refusal_number(refusal: &Refusal) -> usize {
         Refusal::Infeasible { .. } => 5,
         Refusal::Draining => 6,
         Refusal::NoStage => 7,
+        Refusal::Target { .. } => 8,
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Settings {
     pub batch_rows_preferred: Option<Vec<usize>>,
     /// How long the oldest row may be held to fill a batch.
     pub queue_delay: Option<Duration>,
+    /// The time within which it should answer; what cannot be is refused.
+    pub latency_target: Option<Duration>,
     /// Runs at the same time.
     pub sessions: Option<usize>,
     /// Threads of one run.
@@ -45,6 +47,7 @@ impl Settings {
             batch_rows_max,
             batch_rows_preferred,
             queue_delay,
+            latency_target,
             sessions,
             threads,
             sharing,
@@ -59,6 +62,7 @@ impl Settings {
             batch_rows_preferred: batch_rows_preferred
                 .or_else(|| lower.batch_rows_preferred.clone()),
             queue_delay: queue_delay.or(lower.queue_delay),
+            latency_target: latency_target.or(lower.latency_target),
             sessions: sessions.or(lower.sessions),
             threads: threads.or(lower.threads),
             sharing: sharing.or(lower.sharing),
@@ -82,6 +86,7 @@ enum Key {
     TimeoutMs(u64),
     MaxBatchRows(usize),
     QueueDelayMaxUs(u64),
+    LatencyTargetMs(u64),
     Sessions(usize),
     Threads(usize),
     Sharing(Policy),
@@ -93,7 +98,7 @@ enum Key {
 const COUNT_MAX: usize = 1024;
 
 const KEYS: &str = "dedupe=on|off, cache=on|off, timeout_ms=N, max_batch_rows=N, \
-                    queue_delay_max_us=N, sessions=N, threads=N, sharing=auto|always|never, \
+                    queue_delay_max_us=N, latency_target_ms=N, sessions=N, threads=N, sharing=auto|always|never, \
                     base_storage=exact|float16, base=NAME";
 
 impl FromStr for Setting {
@@ -124,6 +129,10 @@ impl FromStr for Setting {
                 Key::MaxBatchRows(rows)
             }
             "queue_delay_max_us" => Key::QueueDelayMaxUs(number()?),
+            "latency_target_ms" => match number()? {
+                0 => return Err(format!("{path} is 0; expected milliseconds, 1 or more")),
+                ms => Key::LatencyTargetMs(ms),
+            },
             "sessions" => Key::Sessions(count(path, number()?)?),
             "threads" => Key::Threads(count(path, number()?)?),
             "sharing" => Key::Sharing(value.parse().map_err(|why| format!("{path} {why}"))?),
@@ -184,6 +193,7 @@ pub fn by_model(settings: &[Setting]) -> BTreeMap<String, Settings> {
             Key::Sharing(policy) => place.sharing = Some(policy),
             Key::BaseStorage(storage) => place.base_storage = Some(storage),
             Key::Base(name) => place.base = Some(name),
+            Key::LatencyTargetMs(ms) => place.latency_target = Some(Duration::from_millis(ms)),
             Key::QueueDelayMaxUs(us) => place.queue_delay = Some(Duration::from_micros(us)),
         }
     }

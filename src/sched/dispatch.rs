@@ -10,7 +10,6 @@ use super::timer::Timer;
 use super::{Batch, Scheduler};
 use crate::id::{BatchId, ClassKey, SessionId, StageId};
 use crate::time::MonoTime;
-use smallvec::SmallVec;
 use std::time::Duration;
 
 /// Runs shorter than this are handed to a busy session ahead, whoever waits for them: the hand-over would be a share of
@@ -36,6 +35,10 @@ impl Scheduler {
             for &stage in &stages {
                 while self.form_ahead(stage) {}
             }
+        }
+        // Last, for some of the suspects may have been given up with other rows of their requests.
+        for &stage in &stages {
+            self.isolate(stage);
         }
     }
 
@@ -84,46 +87,52 @@ impl Scheduler {
         self.form(stage, session, 0)
     }
 
+    /// Gives a session a batch of the stage's most urgent ripe class, if there is one.
     fn form(&mut self, id: StageId, session: SessionId, idle: usize) -> bool {
-        self.shed_late(id);
+        let (class, rows, reason) = loop {
+            let Some((class, rows, reason)) = self.ripe(id, idle) else { return false };
+            if idle == 0 && self.is_hurried(id, class) {
+                // Who else is late by then, and how large a batch they bear, is known when the session is free.
+                return false;
+            }
+            let waiting = self.class_rows(id, class);
+            self.shed_late(id, class);
+            let rows = self.give_up_some(id, class, rows.min(self.class_rows(id, class)));
+            // With those that were given up went others of their requests: what is ripe now is another question.
+            if self.class_rows(id, class) == waiting {
+                break (class, rows, reason);
+            }
+        };
         let Some(stage) = self.stages.get_mut(&id) else { return false };
+        let flights = stage.queue.take(class, rows);
+        self.queued_rows -= flights.len();
+        self.run(id, session, flights, reason);
+        true
+    }
+
+    /// The most urgent class of a stage that is ripe, with the rows to take of it.
+    fn ripe(&mut self, id: StageId, idle: usize) -> Option<(ClassKey, usize, RunReason)> {
+        let stage = self.stages.get(&id)?;
         let mut look_again: Option<Duration> = None;
-        let mut choice = None;
         for (_, class) in stage.queue.classes() {
             let head = stage.queue.head(class).and_then(|flight| self.flights.get(flight));
             let head_age = head.map_or(Duration::ZERO, |head| self.now.since(head.arrival));
             let (queued, useful) = (stage.queue.class_rows(class), stage.useful_rows(class));
             let offer = Offer { queued, head_age, useful, idle };
             match batch::choose(&stage.config, offer) {
-                Verdict::Take(rows, reason) => {
-                    choice = Some((class, rows, reason));
-                    break;
-                }
+                Verdict::Take(rows, reason) => return Some((class, rows, reason)),
                 Verdict::Wait(wait) => look_again = Some(look_again.map_or(wait, |w| w.min(wait))),
                 Verdict::Leave => {}
             }
         }
-        let hurried = choice.is_some_and(|(class, ..)| self.is_hurried(id, class));
-        if hurried && idle == 0 {
-            // Who else is late by then, and how large a batch they bear, is known when the session is free.
-            return false;
+        if let Some(wait) = look_again {
+            self.ripen(id, self.now.after(wait));
         }
-        let Some((class, rows, reason)) = choice else {
-            if let Some(wait) = look_again {
-                self.ripen(id, self.now.after(wait));
-            }
-            return false;
-        };
-        let rows = if hurried { self.give_up_some(id, class, rows) } else { rows };
-        if rows == 0 {
-            // Rows of one request go together: with those that were given up went all that were to run.
-            return self.form(id, session, idle);
-        }
-        let Some(stage) = self.stages.get_mut(&id) else { return false };
-        let flights = stage.queue.take(class, rows);
-        self.queued_rows -= flights.len();
-        self.run(id, session, flights, reason);
-        true
+        None
+    }
+
+    fn class_rows(&self, id: StageId, class: ClassKey) -> usize {
+        self.stages.get(&id).map_or(0, |stage| stage.queue.class_rows(class))
     }
 
     /// Whether the first row of a class has to be there in time and runs take longer than a hand-over is worth.
@@ -133,27 +142,20 @@ impl Scheduler {
         long && stage.queue.head(class).is_some_and(|flight| self.needed_by(flight).is_some())
     }
 
-    /// When the first of those who wait for a row needs it; none for a base's, which others have run for by then.
+    /// When the first of those who wait for a row needs it.
     fn needed_by(&self, flight: FlightId) -> Option<MonoTime> {
-        let flight = self.flights.get(flight).filter(|flight| !flight.takes_base)?;
-        flight.waiters.iter().filter_map(|waiter| self.requests.deadline(waiter.request)).min()
+        self.flights.get(flight)?.needed_by
     }
 
-    /// Lets go of the first rows of a stage that could not be there in time any more if they ran now.
-    fn shed_late(&mut self, id: StageId) {
-        let Some(stage) = self.stages.get(&id) else { return };
-        let Some(soonest) = stage.costs.likely(1).map(|likely| self.now.after(likely)) else {
-            return;
-        };
-        let classes: SmallVec<[ClassKey; 4]> =
-            stage.queue.classes().map(|(_, class)| class).collect();
-        for class in classes {
-            let head = |sched: &Self| sched.stages.get(&id)?.queue.head(class);
-            while let Some(flight) = head(self)
-                && self.needed_by(flight).is_some_and(|by| by < soonest)
-            {
-                self.give_up(flight, soonest);
-            }
+    /// Lets go of the first rows of a class that could not be there in time any more if they ran now.
+    fn shed_late(&mut self, id: StageId, class: ClassKey) {
+        let likely = self.stages.get(&id).and_then(|stage| stage.costs.likely(1));
+        let Some(soonest) = likely.map(|likely| self.now.after(likely)) else { return };
+        let head = |sched: &Self| sched.stages.get(&id)?.queue.head(class);
+        while let Some(flight) = head(self)
+            && self.needed_by(flight).is_some_and(|by| by < soonest)
+        {
+            self.give_up(flight, soonest);
         }
     }
 
@@ -161,10 +163,28 @@ impl Scheduler {
     fn give_up(&mut self, flight: FlightId, before: MonoTime) {
         let waiters = self.flights.get(flight).map(|flight| flight.waiters.clone());
         for request in waiters.into_iter().flatten().map(|waiter| waiter.request) {
-            if self.requests.deadline(request).is_some_and(|by| by < before) {
-                self.end_early(request, Some(Outcome::Expired));
-            }
+            let Some(by) = self.requests.needed_by(request).filter(|by| *by < before) else {
+                continue;
+            };
+            let outcome = match self.requests.target(request) {
+                None => Outcome::Expired,
+                Some(_) => self.too_late(flight, by),
+            };
+            self.end_early(request, Some(outcome));
         }
+        // Those who needed it sooner are gone, by this or before.
+        let Some(flight) = self.flights.get_mut(flight) else { return };
+        let needed = flight.waiters.iter().filter_map(|row| self.requests.needed_by(row.request));
+        flight.needed_by = needed.min();
+    }
+
+    /// The end of a request whose row cannot be there within the model's latency target.
+    fn too_late(&self, flight: FlightId, by: MonoTime) -> Outcome {
+        let (left, stage) =
+            (by.since(self.now), self.flights.get(flight).map(|flight| flight.stage));
+        let expected = stage.and_then(|stage| self.eta(stage, 0)).unwrap_or_default().max(left);
+        let retry_after = expected.saturating_sub(left).max(Duration::from_millis(1));
+        Outcome::Shed { expected, left, retry_after }
     }
 
     /// Cuts a batch down to what its first rows can bear, and lets go of those that hold back the queue.
@@ -185,8 +205,7 @@ impl Scheduler {
         for flight in skipped {
             self.give_up(flight, MonoTime::from_nanos(u64::MAX));
         }
-        let left = self.stages.get(&id).map_or(0, |stage| stage.queue.class_rows(class));
-        cut.rows.min(left)
+        cut.rows
     }
 
     /// Sets the timer that looks at a stage's queue delay again.
@@ -209,6 +228,10 @@ impl Scheduler {
             let Some(group) = suspects.and_then(|suspects| suspects.take(apart)) else { break };
             self.run(id, session, group.flights, RunReason::Suspect);
         }
+    }
+
+    /// Has a session apart started where suspects want one.
+    fn isolate(&mut self, id: StageId) {
         let Some(stage) = self.stages.get_mut(&id) else { return };
         if stage.suspects.wants_isolation() && stage.suspects.isolation == Isolation::None {
             stage.suspects.isolation = Isolation::Starting;

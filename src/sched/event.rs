@@ -72,6 +72,8 @@ pub struct Job {
     pub row_bytes: u64,
     /// When its answer is worth nothing any more.
     pub deadline: Option<MonoTime>,
+    /// When its answer should be there; past that it is still of use, if it runs by then.
+    pub target: Option<MonoTime>,
     /// How urgent it is.
     pub priority: Priority,
     /// What may be shared.
@@ -103,6 +105,12 @@ pub struct Path {
 }
 
 impl Job {
+    /// When its answer is needed: by its deadline or its target, whichever is sooner.
+    #[must_use]
+    pub fn needed_by(&self) -> Option<MonoTime> {
+        self.deadline.into_iter().chain(self.target).min()
+    }
+
     /// The keys of its rows, on every way they may take.
     pub fn keys(&self) -> impl Iterator<Item = &RowKey> {
         let bases = self.path.iter().flat_map(|path| &path.bases);
@@ -314,6 +322,13 @@ pub enum Refusal {
         /// Time left.
         left: Duration,
     },
+    /// The answer could not be there within the model's latency target.
+    Target {
+        /// Expected time to the answer.
+        expected: Duration,
+        /// Time left.
+        left: Duration,
+    },
     /// The daemon drains.
     Draining,
     /// The stage is not known, or retired.
@@ -332,8 +347,17 @@ pub enum Outcome {
         /// When the same request may be accepted.
         retry_after: Option<Duration>,
     },
-    /// Its deadline passed.
+    /// Its deadline passed, or can be met no more.
     Expired,
+    /// Accepted, and given up while it waited: its model's latency target can be met no more.
+    Shed {
+        /// Expected time to the answer.
+        expected: Duration,
+        /// Time left.
+        left: Duration,
+        /// When the same request may be answered in time.
+        retry_after: Duration,
+    },
     /// The model reported an error for one of its rows.
     Failed(Failure),
     /// One of its rows ends the process that runs it.

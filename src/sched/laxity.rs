@@ -35,7 +35,7 @@ pub struct Cut {
 ///
 /// # Source
 /// The largest batch of the earliest deadline, and Nexus' sliding window where that does not keep pace; the choice between
-/// them as simulated in ARCHITECTURE.md.
+/// them is measured by the goodput benchmark.
 ///
 /// # Cost
 /// A few lookups for a batch that fits; so many times four batches' rows where it does not and the queue is long.

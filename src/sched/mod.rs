@@ -14,6 +14,7 @@ pub mod cache;
 pub mod config;
 pub mod cost;
 mod dispatch;
+mod estimate;
 pub mod event;
 pub mod flight;
 pub mod laxity;

@@ -17,6 +17,8 @@ pub(super) struct Request {
     pub lending: usize,
     /// When its answer is worth nothing any more.
     pub deadline: Option<MonoTime>,
+    /// When its answer should be there.
+    pub target: Option<MonoTime>,
     /// How its rows are answered.
     pub tally: Tally,
     /// It has had its end; only its inputs are still of use.
@@ -43,9 +45,16 @@ impl Requests {
         self.all.get_mut(&id)
     }
 
-    /// When the answer to a request that waits is worth nothing any more.
-    pub(super) fn deadline(&self, id: RequestId) -> Option<MonoTime> {
-        self.all.get(&id)?.deadline
+    /// When the answer to a request is needed: by its deadline or its target, whichever is sooner.
+    pub(super) fn needed_by(&self, id: RequestId) -> Option<MonoTime> {
+        let request = self.all.get(&id)?;
+        request.deadline.into_iter().chain(request.target).min()
+    }
+
+    /// The target of a request that is sooner than its deadline.
+    pub(super) fn target(&self, id: RequestId) -> Option<MonoTime> {
+        let request = self.all.get(&id)?;
+        request.target.filter(|target| request.deadline.is_none_or(|deadline| *target < deadline))
     }
 
     /// Marks the end of a request that waits, and returns the flights it may still be attached to.

@@ -7,10 +7,9 @@ use super::path::{Footing, Opening, Source};
 use super::queue::Rank;
 use super::request::Request;
 use super::reuse::Route;
-use super::session::{IN_HAND_MAX, Session};
 use super::timer::Timer;
 use super::why::{ROWS_TOLD, Why};
-use crate::id::{RequestId, RowKey, StageId};
+use crate::id::{RequestId, RowKey};
 use crate::time::MonoTime;
 use smallvec::{SmallVec, smallvec};
 use std::collections::BTreeMap;
@@ -29,7 +28,7 @@ struct Need {
 
 /// What a row of a job does.
 #[derive(Clone, Copy, Debug)]
-enum Way {
+pub(super) enum Way {
     Hit(Slot),
     Join(FlightId),
     /// The whole model runs for it.
@@ -196,75 +195,6 @@ impl Scheduler {
         head.map_or(0, |head| head.queue.rows() + head.awaiting)
     }
 
-    /// Refuses what would be late: its rows stand behind all rows that are queued now.
-    fn feasible(&self, job: &Job, ways: &[Way]) -> Result<(), (Refusal, Option<Duration>)> {
-        let Some(deadline) = job.deadline else { return Ok(()) };
-        let left = deadline.since(self.now);
-        let expected = self.expected(job, ways);
-        if left.is_zero() || expected > left {
-            let retry_after = expected.saturating_sub(left).max(Duration::from_millis(1));
-            return Err((Refusal::Infeasible { expected, left }, Some(retry_after)));
-        }
-        Ok(())
-    }
-
-    /// The time until the last of a job's rows would be done; zero while nothing was learned.
-    fn expected(&self, job: &Job, ways: &[Way]) -> Duration {
-        let whole = ways.iter().filter(|way| matches!(way, Way::Whole)).count();
-        let through = ways.iter().filter(|way| matches!(way, Way::Bases(_))).count();
-        let mut expected = Duration::ZERO;
-        if whole > 0 {
-            expected = self.eta(job.stage, whole).unwrap_or_default();
-        }
-        if let Some(path) = job.path.as_ref().filter(|_| through > 0) {
-            let lowest = ways.iter().filter_map(|way| match way {
-                Way::Bases(footing) => Some(footing.passed()),
-                _ => None,
-            });
-            let stages = path.bases[lowest.min().unwrap_or(0)..].iter().map(|leg| leg.stage);
-            let times = stages.chain([path.head]).filter_map(|stage| self.eta(stage, through));
-            expected = expected.max(times.fold(Duration::ZERO, Duration::saturating_add));
-        }
-        expected
-    }
-
-    /// The time until the last of `more` rows of a stage would be done; none while nothing was learned.
-    pub(super) fn eta(&self, id: StageId, more: usize) -> Option<Duration> {
-        let stage = self.stages.get(&id)?;
-        let size = stage.costs.useful_rows(stage.config.batch_rows_max).max(1);
-        let mut free: SmallVec<[Duration; 8]> =
-            self.sessions.serving(id).map(|(_, session)| self.busy_for(session)).collect();
-        free.sort_unstable();
-        if free.is_empty() {
-            free.push(Duration::ZERO);
-        }
-        // Full batches ahead of the last row, which go to the sessions by turns as these get free.
-        let ahead = (stage.queue.rows() + more).saturating_sub(1);
-        let (batches, beside) = (ahead / size, ahead % size);
-        let rounds = u32::try_from(batches / free.len()).unwrap_or(u32::MAX);
-        let waits = stage.costs.expected(size)?.saturating_mul(rounds);
-        let own = stage.costs.likely_at_least(beside + 1)?;
-        Some(free[batches % free.len()].saturating_add(waits).saturating_add(own))
-    }
-
-    /// The time until a session has done what it has in hand.
-    fn busy_for(&self, session: &Session) -> Duration {
-        let batches = session.in_hand.iter().filter_map(|batch| self.batches.get(batch));
-        let left = batches.filter_map(|batch| {
-            let run = self.stages.get(&batch.stage)?.costs.expected(batch.flights.len())?;
-            let passed = batch.started.map_or(Duration::ZERO, |begun| self.now.since(begun));
-            Some(run.saturating_sub(passed))
-        });
-        left.sum()
-    }
-
-    /// The time until the queue in front of a job is worked off, as a hint when to try again.
-    fn backlog(&self, job: &Job) -> Duration {
-        let sessions = self.sessions.serving(job.stage).count().max(1);
-        let least = Duration::from_millis(10 * (IN_HAND_MAX / sessions).max(1) as u64);
-        self.eta(job.stage, 0).unwrap_or_default().max(least)
-    }
-
     fn commit(&mut self, job: &Job, ways: &[Way], whys: Vec<Why>) {
         let id = job.request;
         let mut tally = Tally::default();
@@ -319,9 +249,9 @@ impl Scheduler {
             self.timers.set(deadline, Timer::Deadline(id));
         }
         let missing = flights.len();
-        let deadline = job.deadline;
-        self.requests
-            .insert(id, Request { flights, missing, lending, deadline, tally, ended: false });
+        let (deadline, target) = (job.deadline, job.target);
+        let request = Request { flights, missing, lending, deadline, target, tally, ended: false };
+        self.requests.insert(id, request);
     }
 
     fn way_within(&self, job: &Job, row: usize, way: Way) -> Way {
@@ -357,6 +287,8 @@ impl Scheduler {
     pub(super) fn open(&mut self, job: &Job, opening: Opening) -> FlightId {
         let Opening { stage: stage_id, class, key, row, waiters, bytes, base } = opening;
         let rank = self.rank(job, self.now);
+        // Only rows that a request waits for, and that no base ran for, are ever given up.
+        let for_itself = base.is_none() && !waiters.is_empty();
         let state = match base {
             Some(Source::Flight(below)) => State::Awaits(below, rank),
             Some(Source::Kept(_)) | None => State::Queued(rank),
@@ -372,6 +304,7 @@ impl Scheduler {
             waiters,
             above: SmallVec::new(),
             takes_base: base.is_some(),
+            needed_by: if for_itself { job.needed_by() } else { None },
             arrival: self.now,
             sequence: rank.sequence,
             bytes,
@@ -402,6 +335,9 @@ impl Scheduler {
     fn join(&mut self, id: FlightId, row: RowRef, job: &Job) {
         let Some(flight) = self.flights.get_mut(id) else { return };
         flight.waiters.push(row);
+        if !flight.takes_base {
+            flight.needed_by = flight.needed_by.into_iter().chain(job.needed_by()).min();
+        }
         // Whoever wants the row kept decides, whatever the others asked for.
         flight.store |= job.sharing.store && self.stages[&job.stage].config.store;
         self.hurry(id, self.config.priority_step * u32::from(job.priority.level()));

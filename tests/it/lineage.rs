@@ -141,6 +141,7 @@ impl World {
             sharing,
             priority: Priority::DEFAULT,
             timeout: None,
+            target: None,
             way: through.then(|| Arc::new(Way { bases, head, policy })),
             path: through.then_some(Path { bases: legs, head, policy }),
         };

@@ -137,7 +137,7 @@ pub struct Sharing {
     #[arg(value_parser = batch_bytes)]
     pub batch_bytes: u64,
     /// A setting of one model: dedupe=on|off, cache=on|off, timeout_ms, max_batch_rows,
-    /// queue_delay_max_us, sessions, threads, sharing, base_storage or base (a model to share a base with);
+    /// queue_delay_max_us, latency_target_ms, sessions, threads, sharing, base_storage or base (a model to share a base with);
     /// may be given more than once
     #[arg(long, value_name = "MODEL.KEY=VALUE", env = "GRAFTD_SET", value_delimiter = ',')]
     pub set: Vec<Setting>,

@@ -5,7 +5,7 @@ use crate::model::settings::Settings;
 use crate::rows::Storage;
 use crate::sched::reuse::Policy;
 use serde::Deserialize;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 /// Sessions or threads past which a number is a slip of the finger.
@@ -21,6 +21,7 @@ struct Own {
     max_batch_rows: Option<NonZeroUsize>,
     preferred_batch_rows: Option<Vec<NonZeroUsize>>,
     queue_delay_max_us: Option<u64>,
+    latency_target_ms: Option<NonZeroU64>,
     sessions: Option<NonZeroUsize>,
     threads: Option<NonZeroUsize>,
     sharing: Option<Policy>,
@@ -42,7 +43,11 @@ pub(super) fn parse(text: &str) -> Result<(Settings, Vec<Declared>), String> {
         // The whole line, for the span is that of the value alone.
         let start = before.and_then(|before| before.rfind('\n')).map_or(0, |newline| newline + 1);
         let shown = text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
-        let numbers = [("a nonzero usize", "a whole number, 1 or more"), ("u64", "a whole number")];
+        let numbers = [
+            ("a nonzero usize", "a whole number, 1 or more"),
+            ("a nonzero u64", "a whole number, 1 or more"),
+            ("u64", "a whole number"),
+        ];
         let message = numbers.iter().fold(error.message().to_owned(), |message, (ours, plain)| {
             message.replace(ours, plain)
         });
@@ -55,6 +60,7 @@ pub(super) fn parse(text: &str) -> Result<(Settings, Vec<Declared>), String> {
         max_batch_rows,
         preferred_batch_rows,
         queue_delay_max_us,
+        latency_target_ms,
         sessions,
         threads,
         sharing,
@@ -81,6 +87,7 @@ pub(super) fn parse(text: &str) -> Result<(Settings, Vec<Declared>), String> {
         batch_rows_max: max_batch_rows.map(NonZeroUsize::get),
         batch_rows_preferred: preferred,
         queue_delay: queue_delay_max_us.map(Duration::from_micros),
+        latency_target: latency_target_ms.map(|ms| Duration::from_millis(ms.get())),
         sessions: count("sessions", sessions)?,
         threads: count("threads", threads)?,
         sharing,
@@ -97,7 +104,7 @@ mod tests {
     #[test]
     fn all_keys_are_read() {
         let text = "dedupe = false\ncache = true # kept\ntimeout_ms = 20\nmax_batch_rows = 8\n\
-                    preferred_batch_rows = [8, 4]\nqueue_delay_max_us = 50\nsessions = 2\nthreads = 3\nsharing = \"always\"\n\
+                    preferred_batch_rows = [8, 4]\nqueue_delay_max_us = 50\nlatency_target_ms = 30\nsessions = 2\nthreads = 3\nsharing = \"always\"\n\
                     base_storage = \"float16\"\nbase = \"encoder\"\n";
         let expected = Settings {
             dedupe: Some(false),
@@ -106,6 +113,7 @@ mod tests {
             batch_rows_max: Some(8),
             batch_rows_preferred: Some(vec![4, 8]),
             queue_delay: Some(Duration::from_micros(50)),
+            latency_target: Some(Duration::from_millis(30)),
             sessions: Some(2),
             sharing: Some(Policy::Always),
             base_storage: Some(Storage::Half),

@@ -94,6 +94,7 @@ impl Seen {
             Outcome::Complete(_) => "ok",
             Outcome::Refused { .. } => "refused",
             Outcome::Expired => "expired",
+            Outcome::Shed { .. } => "shed",
             Outcome::Failed(_) => "failed",
             Outcome::Crashed => "crashed",
             Outcome::Quarantined => "quarantined",
@@ -159,6 +160,10 @@ impl Account<'_> {
             }),
             Outcome::Refused { refusal, .. } => counts.refused(refusal, took),
             Outcome::Expired => counts.ended(End::Expired, took),
+            Outcome::Shed { expected, left, .. } => {
+                let (expected, left) = (*expected, *left);
+                counts.refused(&Refusal::Target { expected, left }, took);
+            }
             Outcome::Failed(_) => counts.ended(End::Failed, took),
             Outcome::Crashed | Outcome::Quarantined => counts.ended(End::Crashed, took),
         }
@@ -201,7 +206,7 @@ impl Account<'_> {
         let why = &error.message;
         match &seen.outcome {
             Outcome::Refused { refusal: Refusal::Draining, .. } | Outcome::Expired => {}
-            Outcome::Refused { .. } => {
+            Outcome::Refused { .. } | Outcome::Shed { .. } => {
                 if let Some(refused) = self.service.refusals.add(now) {
                     tracing::warn!(%model, version, refused, "requests refused; the last one as {why}");
                 }

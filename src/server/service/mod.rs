@@ -254,6 +254,7 @@ impl Service {
             sharing: checked.options.sharing,
             priority,
             timeout: spec.queue.timeout(priority, asked, context.timeout, usual),
+            target: spec.settings.latency_target,
             way: checked.way.clone(),
             path: checked.path.clone(),
         }
@@ -335,6 +336,10 @@ fn refused(outcome: &Outcome, spec: &ModelSpec, checked: &Checked) -> InferError
             let error = refusal_error(refusal, model);
             InferError { retry_after: *retry_after, ..error }
         }
+        Outcome::Shed { expected, left, retry_after } => {
+            let refusal = Refusal::Target { expected: *expected, left: *left };
+            refusal_error(&refusal, model).retry_after(*retry_after)
+        }
         Outcome::Expired => InferError::new(
             ErrorKind::DeadlineExceeded,
             format!("model '{model}' did not answer before the request's deadline"),
@@ -397,6 +402,11 @@ fn refusal_error(refusal: &Refusal, model: &str) -> InferError {
                 shown(*left)
             ),
         ),
+        Refusal::Target { expected, left } => overloaded(format!(
+            "model '{model}' would need {} and its latency target leaves {}; not run",
+            shown(*expected),
+            shown(*left)
+        )),
         Refusal::Draining => InferError::new(
             ErrorKind::ShuttingDown,
             "the daemon is stopping; ask another, or later",

@@ -90,6 +90,7 @@ fn call(timeout: Option<Duration>) -> Call {
         sharing: Sharing::ALL,
         priority: Priority::DEFAULT,
         timeout,
+        target: None,
         way: None,
         path: None,
     }

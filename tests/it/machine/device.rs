@@ -217,6 +217,7 @@ impl<'a> Device<'a> {
             rows: vec![key(head_stage, row)],
             row_bytes: 1 << 10,
             deadline: None,
+            target: None,
             priority: Priority::DEFAULT,
             sharing: Sharing::ALL,
             path: Some(path),

@@ -206,8 +206,10 @@ async fn a_family_lives_in_one_process_and_its_whole_models_rest() {
         assert!(route.starts_with("hit=3 join=0 run=3 whole=0"), "{model}: {route}");
         assert_eq!(after[..before.len()], before, "{model}");
     }
-    let bases = |worker: &Process| worker.label().starts_with("base ");
-    assert_eq!(daemon.workers().iter().filter(|worker| bases(worker)).count(), 1);
+    let labels = daemon.workers().iter().map(Process::label).collect::<Vec<_>>();
+    // Rows that came before the death was known may be run again in a process apart.
+    let bases = |label: &&String| label.starts_with("base ") && !label.ends_with(" apart");
+    assert_eq!(labels.iter().filter(bases).count(), 1, "{labels:?}");
 }
 
 #[tokio::test]

@@ -139,6 +139,22 @@ async fn what_would_be_late_gets_its_deadline() {
 }
 
 #[tokio::test]
+async fn what_would_miss_its_models_target_is_told_to_come_later() {
+    needs_runtime!();
+    let flags = ["--sessions", "1", "--set", "loop.latency_target_ms=1"];
+    let daemon = Setup::new(&["loop"]).flags(&flags).start().await;
+    // What a run takes is not known yet, and late is better than never.
+    long(0).of(&daemon, Form::Binary).await.expect("an answer");
+    for form in FORMS {
+        let refused = refused(&daemon, &long(1), form).await;
+        assert_eq!(refused.code, code(form, 503, tonic::Code::Unavailable), "{refused:?}");
+        assert!(refused.message.contains("latency target leaves"), "{refused:?}");
+        assert!(refused.retry_after.is_some(), "{refused:?}");
+    }
+    assert!(daemon.metric("graftd_requests_shed_total").await >= 1.0);
+}
+
+#[tokio::test]
 async fn one_request_too_many_is_told_so_at_once() {
     needs_runtime!();
     let flags = ["--requests-max", "1", "--sessions", "1"];

@@ -250,6 +250,7 @@ impl Plan {
             }
         };
         let deadline = rng.percent(self.deadlines).then(|| now.after(rng.micros(0, 20_000)));
+        let target = rng.percent(self.deadlines / 2).then(|| now.after(rng.micros(0, 20_000)));
         Job {
             request: id,
             stage: stage.id,
@@ -257,6 +258,7 @@ impl Plan {
             rows: (0..rows).map(|_| row(rng)).collect(),
             row_bytes: rng.pick(&[16, 300, 2_000]),
             deadline,
+            target,
             priority: Priority::new(if rng.percent(60) { 5 } else { rng.range(1, 9) }),
             sharing,
             path: None,

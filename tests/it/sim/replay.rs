@@ -57,6 +57,7 @@ impl Story {
             rows: rows.iter().map(|&row| RowKey([row; 32])).collect(),
             row_bytes: 8,
             deadline: None,
+            target: None,
             priority: Priority::DEFAULT,
             sharing: Sharing::ALL,
             path: None,

@@ -134,6 +134,7 @@ impl Tiny {
             rows: rows.into_iter().map(|row| RowKey([row; 32])).collect(),
             row_bytes: 8,
             deadline: None,
+            target: None,
             priority: Priority::DEFAULT,
             sharing,
             path: None,

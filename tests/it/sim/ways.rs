@@ -232,7 +232,7 @@ impl World {
                 self.released.insert(request);
             }
             Outcome::Failed(_) | Outcome::Crashed => assert!(self.faults),
-            Outcome::Expired => panic!("nobody set a deadline"),
+            Outcome::Expired | Outcome::Shed { .. } => panic!("nobody set a deadline"),
         }
     }
 
@@ -283,6 +283,7 @@ impl World {
             rows: keys(HEADS + model),
             row_bytes: 100,
             deadline: None,
+            target: None,
             priority: Priority::new(self.rng.range(1, 9)),
             sharing: Sharing::ALL,
             path: Some(path),
@@ -446,6 +447,7 @@ fn rows_of_many_heads_run_their_base_once() {
             rows: (0..4).map(|row| key(HEADS + model, row)).collect(),
             row_bytes: 100,
             deadline: None,
+            target: None,
             priority: Priority::DEFAULT,
             sharing: Sharing { lookup: false, ..Sharing::ALL },
             path: Some(path),

@@ -169,7 +169,19 @@ impl World {
         let (spec, sharing) = (spec.clone(), Sharing::ALL);
         let priority = Priority::DEFAULT;
         let (timeout, way, path) = (None, None, None);
-        Call { spec, inputs, keys, class, whole: false, sharing, priority, timeout, way, path }
+        Call {
+            spec,
+            inputs,
+            keys,
+            class,
+            whole: false,
+            sharing,
+            priority,
+            timeout,
+            target: None,
+            way,
+            path,
+        }
     }
 
     /// Makes a call and drops it: at once, after some turns of others, or when some batch starts.

@@ -163,6 +163,7 @@ async fn run(
             sharing: Sharing::NONE,
             priority: Priority::new(9),
             timeout: Some(PATIENCE),
+            target: None,
             way: way.cloned(),
             path: way.map(|way| path(way, Tenant(0), &inputs)),
         })

@@ -224,15 +224,17 @@ impl Checker {
     }
 
     fn reply(&mut self, id: RequestId, outcome: &Outcome) -> Verdict {
-        if *outcome == Outcome::Expired {
+        let given_up = matches!(outcome, Outcome::Shed { .. });
+        if *outcome == Outcome::Expired || given_up {
             let request = self.requests.get(&id).ok_or("no such request")?;
             ensure!(!request.ended, "expired after its end");
-            let due = request.job.deadline.is_some_and(|deadline| deadline <= self.now);
+            let job = &request.job;
+            let due = !given_up && job.deadline.is_some_and(|deadline| deadline <= self.now);
             // Or it could not be answered in time any more, of which only rows that wait can be judged.
             let waits = |flight: &Flight| {
                 flight.place == Place::Queued && flight.waiters.iter().any(|row| row.request == id)
             };
-            let hurried = request.job.deadline.is_some();
+            let hurried = if given_up { job.target } else { job.deadline }.is_some();
             ensure!(due || hurried && self.flights.values().any(waits), "expired before its time");
             self.end(id, None);
         } else {
@@ -243,7 +245,7 @@ impl Checker {
                 Outcome::Failed(_) => owed == Some(Owed::Failed),
                 Outcome::Crashed => owed == Some(Owed::Crashed),
                 Outcome::Quarantined => owed == Some(Owed::Quarantined),
-                Outcome::Expired => false,
+                Outcome::Expired | Outcome::Shed { .. } => false,
             };
             ensure!(same, "it is owed {owed:?}");
         }

@@ -199,8 +199,13 @@ impl Checker {
             Refusal::Waiters { limit } => {
                 limit == self.config.flight_waiters_max && self.need(job).waiters > limit
             }
-            Refusal::Infeasible { expected, left } => {
-                let given = job.deadline.map(|deadline| deadline.since(self.now));
+            Refusal::Infeasible { expected, left } | Refusal::Target { expected, left } => {
+                let by = if matches!(refusal, Refusal::Target { .. }) {
+                    job.target
+                } else {
+                    job.deadline
+                };
+                let given = by.map(|by| by.since(self.now));
                 given == Some(left)
                     && (left.is_zero() || expected > left)
                     && self.need(job).opens > 0
