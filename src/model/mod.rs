@@ -72,7 +72,7 @@ impl Catalog {
     /// A version and its state.
     ///
     /// # Errors
-    /// `NotFound`, naming what exists; `Unavailable` for a model that is not loaded.
+    /// `NotFound`, naming what exists.
     pub fn version(&self, model: &str, version: Option<&str>) -> Result<(u64, &State), InferError> {
         let Some(versions) = self.models.get(model) else {
             return Err(self.unknown(model));
@@ -146,5 +146,5 @@ fn not_loaded(model: &str, why: &str) -> InferError {
     let text = format!(
         "model '{model}' {why}; an administrator can load it by POST /v2/repository/models/{model}/load"
     );
-    InferError::new(ErrorKind::Unavailable, text)
+    InferError::new(ErrorKind::NotFound, text)
 }

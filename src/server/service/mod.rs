@@ -175,11 +175,7 @@ impl Service {
     /// `NotFound`.
     pub fn model_ready(&self, model: &str, version: Option<&str>) -> Result<bool, InferError> {
         let catalog = self.catalog();
-        let state = match catalog.version(model, version) {
-            Ok((_, state)) => state,
-            Err(error) if error.kind == ErrorKind::Unavailable => return Ok(false),
-            Err(error) => return Err(error),
-        };
+        let (_, state) = catalog.version(model, version)?;
         let State::Ready(spec) = state else { return Ok(false) };
         Ok(self.repository.healthy(spec) && !self.draining.load(Ordering::Acquire))
     }

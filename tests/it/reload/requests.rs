@@ -29,15 +29,15 @@ async fn a_model_is_loaded_changed_unloaded_and_loaded_again() {
     assert_eq!(asked(&daemon, "m", 1.0).await.unwrap(), 8.0);
     daemon.repository.unload("m").unwrap();
     let gone = asked(&daemon, "m", 1.0).await.unwrap_err();
-    assert_eq!(gone.kind, ErrorKind::Unavailable, "{gone}");
-    assert_eq!(daemon.service.model_ready("m", None), Ok(false));
+    assert_eq!(gone.kind, ErrorKind::NotFound, "{gone}");
+    assert_eq!(daemon.service.model_ready("m", None).unwrap_err().kind, ErrorKind::NotFound);
     reaches(&daemon, "m", "UNAVAILABLE").await;
     assert_eq!(entry(&daemon, "m").unwrap().reason, "unloaded");
     assert!(daemon.repository.index(true).is_empty());
     // Nobody asked for it since.
     publish(&models, "m", 1, &adds(9.0));
     daemon.repository.scan().await.unwrap();
-    assert_eq!(asked(&daemon, "m", 1.0).await.unwrap_err().kind, ErrorKind::Unavailable);
+    assert_eq!(asked(&daemon, "m", 1.0).await.unwrap_err().kind, ErrorKind::NotFound);
     load(&daemon, "m").await.unwrap();
     assert_eq!(asked(&daemon, "m", 1.0).await.unwrap(), 9.0);
     // Gone with its folder, and back with it.
@@ -102,7 +102,7 @@ async fn requests_in_flight_are_answered_when_their_model_is_unloaded() {
         for ask in asks {
             match ask.await.unwrap() {
                 Ok(added) => assert_eq!(added, f32::from(round)),
-                Err(error) => assert_eq!(error.kind, ErrorKind::Unavailable, "{error}"),
+                Err(error) => assert_eq!(error.kind, ErrorKind::NotFound, "{error}"),
             }
         }
         reaches(&daemon, &model, "UNAVAILABLE").await;
@@ -170,7 +170,7 @@ async fn modes_decide_what_is_loaded_and_who_may_change_it() {
     daemon.repository.scan().await.unwrap();
     assert_eq!(asked(&daemon, "one", 1.0).await.unwrap(), 1.0);
     assert_eq!(entry(&daemon, "two").unwrap().reason, "not loaded");
-    assert_eq!(asked(&daemon, "two", 1.0).await.unwrap_err().kind, ErrorKind::Unavailable);
+    assert_eq!(asked(&daemon, "two", 1.0).await.unwrap_err().kind, ErrorKind::NotFound);
     load(&daemon, "two").await.unwrap();
     assert_eq!(asked(&daemon, "two", 1.0).await.unwrap(), 2.0);
     for mode in [Mode::None, Mode::Poll] {
