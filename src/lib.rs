@@ -38,6 +38,10 @@ pub mod repository;
 pub mod oip;
 pub mod server;
 
+// Measuring servers from outside.
+pub mod loadgen;
+pub mod traffic;
+
 // Composition.
 pub mod cli;
 pub mod daemon;

@@ -38,6 +38,7 @@ fn obey(asked: Asked) -> Result<(), Failure> {
         Verb::Status(args) => client(cli::status::status(&args, width(), &mut out)),
         Verb::Inspect(args) => client(cli::inspect::inspect(&args, &mut out)),
         Verb::Explain(args) => client(cli::explain::explain(&args, width(), &mut out)),
+        Verb::Bench(args) => client(cli::bench::bench(&args, width(), &mut out)),
         Verb::Load(args) => client(control(&args, Order::Load, &mut out)),
         Verb::Unload(args) => client(control(&args, Order::Unload, &mut out)),
         Verb::Completions(args) => Ok(cli::paper::completions(&args, &mut out)?),

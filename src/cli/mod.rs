@@ -1,5 +1,6 @@
 //! The verbs of the command line.
 
+pub mod bench;
 pub mod check;
 pub mod client;
 pub mod control;
@@ -13,6 +14,7 @@ pub mod serve;
 pub mod show;
 pub mod status;
 pub mod table;
+pub mod traffic;
 
 use crate::engine::runtime;
 use clap::builder::BoolishValueParser;
@@ -46,6 +48,9 @@ pub enum Verb {
     Inspect(inspect::InspectArgs),
     /// Show why requests took their routes, and what made their answers
     Explain(explain::ExplainArgs),
+    /// Load a server of the protocol with requests, and measure it
+    #[command(after_help = bench::AFTER_HELP)]
+    Bench(Box<bench::BenchArgs>),
     /// Have a running daemon load a model, or load it again
     Load(control::ControlArgs),
     /// Have a running daemon serve a model no longer

@@ -40,6 +40,8 @@ fn layers() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("oip", vec!["error", "proto", "reflect", "request", "tensor"]),
         ("repository", with_words(&["driver", "metrics", "model", "sched"])),
         ("server", with_words(&["driver", "metrics", "model", "oip", "repository", "sched"])),
+        ("traffic", vec![]),
+        ("loadgen", with_words(&["graph", "model", "traffic"])),
         ("daemon", with_words(&["driver", "metrics", "model", "repository", "sched", "server"])),
         (
             "cli",
@@ -48,11 +50,13 @@ fn layers() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "driver",
                 "engine",
                 "graph",
+                "loadgen",
                 "model",
                 "oip",
                 "repository",
                 "sched",
                 "server",
+                "traffic",
             ]),
         ),
     ])

@@ -14,7 +14,7 @@ mod log;
 mod padding;
 pub(crate) mod refusals;
 mod regions;
-mod samples;
+pub(crate) mod samples;
 mod settings;
 mod sharing;
 mod verb;

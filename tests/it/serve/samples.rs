@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// What numpy or scikit-learn computed and ONNX Runtime computes may part by rounding.
 const TOLERANCE: f64 = 2e-6;
 
-pub(super) fn models() -> PathBuf {
+pub(crate) fn models() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models")
 }
 

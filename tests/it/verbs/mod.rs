@@ -1,5 +1,6 @@
 //! The program as a user and a service manager meet it: what its verbs print, how they end, whom they tell.
 
+mod bench;
 mod check;
 mod ends;
 mod progress;
