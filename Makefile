@@ -8,7 +8,7 @@ VENV   := $(TARGET)/venv
 CLIENTS := $(TARGET)/clients
 
 # What `make fuzz` runs, and for how long each.
-FUZZ_TARGETS := authority config grpc onnx rest_binary rest_json rest_settings ring
+FUZZ_TARGETS := authority config grpc onnx rest_binary rest_json rest_settings ring trace
 FUZZ_SECONDS := 60
 CARGO_FUZZ   := $(TARGET)/tools/bin/cargo-fuzz
 CARGO_DENY   := $(TARGET)/tools/bin/cargo-deny

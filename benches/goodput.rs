@@ -3,6 +3,7 @@
 use crate::machine::goodput::{Regime, Served};
 use crate::support::table::{Rounds, Table, Target};
 use crate::support::{Effort, note};
+use graftd::simulate::machine::Policy;
 
 const TINY: Regime = Regime {
     name: "tiny model (0.06 + 0.97 ms, 10 ms)",
@@ -44,17 +45,17 @@ pub(crate) fn bench(effort: Effort, table: &mut Table) {
     let seeds = 1..=effort.rounds.max(3) as u64;
     for (regime, least) in GAINS {
         note(&format!("{} at CV {} ...", regime.name, regime.cv));
-        let goodput = |told: bool| {
-            Rounds(seeds.clone().map(|seed| regime.goodput(told, requests, seed)).collect())
+        let goodput = |policy: Policy| {
+            Rounds(seeds.clone().map(|seed| regime.goodput(policy, requests, seed)).collect())
         };
-        let (ours, eager) = (goodput(true), goodput(false));
+        let (ours, eager) = (goodput(Policy::Learned), goodput(Policy::Eager));
         let what = format!("goodput at 99 % in time: {}, CV {}", regime.name, regime.cv);
         let [a, b] = [&ours, &eager].map(|rounds| format!("{:.2} of capacity", rounds.median()));
         table.add(&what, &a, &format!("{b}, eager"), &ours.over(&eager), Target::AtLeast(least));
     }
     for regime in [TINY, TRANSFORMER, CONVOLUTIONS] {
         let served: Vec<Served> =
-            seeds.clone().map(|seed| regime.serve(2.0, true, requests, seed)).collect();
+            seeds.clone().map(|seed| regime.serve(2.0, Policy::Learned, requests, seed)).collect();
         let of = |what: fn(&Served) -> f64| Rounds(served.iter().map(what).collect());
         let what = format!("twice the capacity, answers in time by capacity: {}", regime.name);
         table.add(&what, "-", "-", &of(|served| served.on_time_rate), Target::AtLeast(0.9));
@@ -64,7 +65,8 @@ pub(crate) fn bench(effort: Effort, table: &mut Table) {
     for (regime, least) in [(TRANSFORMER, 0.999), (CONVOLUTIONS, 0.999)] {
         let within_ms = 10.0 * (regime.row_ms + regime.fixed_ms);
         let regime = Regime { within_ms, ..regime };
-        let served = seeds.clone().map(|seed| regime.serve(0.6, true, requests, seed).in_time);
+        let served =
+            seeds.clone().map(|seed| regime.serve(0.6, Policy::Learned, requests, seed).in_time);
         let what = format!("in time at 0.6 of capacity, ten single runs' time: {}", regime.name);
         table.add(&what, "-", "-", &Rounds(served.collect()), Target::AtLeast(least));
     }

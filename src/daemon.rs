@@ -12,6 +12,7 @@ use crate::repository::control::Control;
 use crate::repository::{self, Repository, Served};
 use crate::sched::config::Config;
 use crate::server::phase::{Phase, Phases};
+use crate::server::record::Recorder;
 use crate::server::regions::{RegionLimits, Regions};
 use crate::server::service::Service;
 use crate::server::socket::{Access, SocketFile};
@@ -68,6 +69,8 @@ pub struct Plan {
     pub timeout: Option<Duration>,
     /// How long accepted requests may take once the daemon is told to stop.
     pub drain_timeout: Duration,
+    /// Where what comes is recorded, and in how many bytes at most.
+    pub record: Option<(PathBuf, u64)>,
 }
 
 /// The signals that the daemon acts on.
@@ -129,9 +132,11 @@ impl Daemon {
         let loader = Arc::new(loader);
         let repository = Repository::new(plan.repository.clone(), driver.clone(), loader, served);
         let regions = Regions::new(plan.regions);
+        let record = plan.record.as_ref();
+        let recorder = record.map(|(file, bytes)| Recorder::start(file, *bytes)).transpose()?;
         let service =
             Service::new(driver.clone(), metrics, repository.clone(), regions, plan.timeout);
-        let service = Arc::new(service);
+        let service = Arc::new(service.recording(recorder));
         let timers = driver.clone().timers();
         tokio::spawn(async {
             if let Err(error) = timers.await {
@@ -201,6 +206,7 @@ impl Daemon {
             () = self.drain() => {}
             () = stop => tracing::warn!("told twice: stopping at once"),
         }
+        self.service.finish_record();
     }
 
     async fn scan_again(&self) {

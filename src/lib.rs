@@ -21,6 +21,9 @@ pub mod tensor;
 pub mod text;
 pub mod time;
 
+// Requests as data: made up, recorded, measured.
+pub mod traffic;
+
 // Decisions.
 pub mod sched;
 
@@ -38,9 +41,9 @@ pub mod repository;
 pub mod oip;
 pub mod server;
 
-// Measuring servers from outside.
+// Measuring from outside, and in virtual time.
 pub mod loadgen;
-pub mod traffic;
+pub mod simulate;
 
 // Composition.
 pub mod cli;

@@ -39,6 +39,7 @@ fn obey(asked: Asked) -> Result<(), Failure> {
         Verb::Inspect(args) => client(cli::inspect::inspect(&args, &mut out)),
         Verb::Explain(args) => client(cli::explain::explain(&args, width(), &mut out)),
         Verb::Bench(args) => client(cli::bench::bench(&args, width(), &mut out)),
+        Verb::Simulate(args) => client(cli::simulate::simulate(&args, width(), &mut out)),
         Verb::Load(args) => client(control(&args, Order::Load, &mut out)),
         Verb::Unload(args) => client(control(&args, Order::Unload, &mut out)),
         Verb::Completions(args) => Ok(cli::paper::completions(&args, &mut out)?),
@@ -49,7 +50,7 @@ fn obey(asked: Asked) -> Result<(), Failure> {
 
 fn serve(args: &ServeArgs) -> Result<(), Failure> {
     let foot = Foot::of_stderr();
-    let Logging { log, log_format } = &args.logging;
+    let Logging { log, log_format, .. } = &args.logging;
     let log = logging::init(log.as_deref(), *log_format, foot.clone());
     args.doubts()
         .iter()

@@ -12,6 +12,7 @@ pub mod npy;
 pub mod paper;
 pub mod serve;
 pub mod show;
+pub mod simulate;
 pub mod status;
 pub mod table;
 pub mod traffic;
@@ -51,6 +52,9 @@ pub enum Verb {
     /// Load a server of the protocol with requests, and measure it
     #[command(after_help = bench::AFTER_HELP)]
     Bench(Box<bench::BenchArgs>),
+    /// Try the scheduler on imagined machines, in virtual time
+    #[command(after_help = simulate::AFTER_HELP)]
+    Simulate(Box<simulate::SimulateArgs>),
     /// Have a running daemon load a model, or load it again
     Load(control::ControlArgs),
     /// Have a running daemon serve a model no longer

@@ -3,6 +3,7 @@
 use super::form::{Form, Slot};
 use super::{grpc, rest};
 use crate::traffic::measured::End;
+use crate::traffic::workload::Ask;
 use bytes::Bytes;
 use std::fmt;
 use std::path::PathBuf;
@@ -98,10 +99,10 @@ impl Door {
 
     /// A request for a form's rows.
     #[must_use]
-    pub fn request(&self, form: &Form, row: u64, rows: u32) -> Wire {
+    pub fn request(&self, form: &Form, ask: &Ask) -> Wire {
         match self.protocol {
-            Protocol::Http => rest::request(form, row, rows),
-            Protocol::Grpc => grpc::request(form, row, rows),
+            Protocol::Http => rest::request(form, ask),
+            Protocol::Grpc => grpc::request(form, ask),
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::graph::Dim;
 use crate::model::TensorSpec;
 use crate::model::probe::{self, Kind, Sample};
 use crate::tensor::{DataType, Shape, Tensor};
+use crate::traffic::workload::Ask;
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
 
@@ -37,8 +38,8 @@ pub enum Parameter {
 pub struct Form {
     /// The model's name.
     pub model: String,
-    /// What is sent beside the tensors.
-    pub parameters: Vec<(String, Parameter)>,
+    /// What is sent beside the tensors with every request.
+    common: Vec<(String, Parameter)>,
     inputs: Vec<Input>,
 }
 
@@ -109,7 +110,7 @@ impl Form {
         parameters: Vec<(String, Parameter)>,
     ) -> Self {
         let inputs = specs.iter().map(|spec| Input::new(spec, sample)).collect();
-        Self { model: model.to_owned(), parameters, inputs }
+        Self { model: model.to_owned(), common: parameters, inputs }
     }
 
     /// Whether a request may have several rows.
@@ -117,6 +118,15 @@ impl Form {
     pub fn has_rows(&self) -> bool {
         self.inputs.iter().any(|input| input.by_row)
             && self.inputs.iter().all(|input| input.by_row || input.own == 0)
+    }
+
+    /// What is sent beside the tensors of a request.
+    pub fn parameters(&self, ask: &Ask) -> impl Iterator<Item = (String, Parameter)> {
+        let deadline = ask.deadline.map(|deadline| {
+            let us = i64::try_from(deadline.as_micros()).unwrap_or(i64::MAX);
+            ("timeout".to_owned(), Parameter::Integer(us))
+        });
+        self.common.iter().cloned().chain(deadline)
     }
 
     /// The inputs of so many rows, one number after the other.

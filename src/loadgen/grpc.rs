@@ -9,6 +9,7 @@ use crate::proto::{
     ServerMetadataRequest, ServerMetadataResponse,
 };
 use crate::traffic::measured::End;
+use crate::traffic::workload::Ask;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request};
@@ -41,13 +42,13 @@ fn framed(message: &impl Message) -> Bytes {
 }
 
 /// A request for rows of a form.
-pub(super) fn request(form: &Form, row: u64, rows: u32) -> Wire {
+pub(super) fn request(form: &Form, ask: &Ask) -> Wire {
     let mut message = ModelInferRequest {
         model_name: form.model.clone(),
-        parameters: form.parameters.iter().map(parameter).collect(),
+        parameters: form.parameters(ask).map(|known| parameter(&known)).collect(),
         ..ModelInferRequest::default()
     };
-    for tensor in form.tensors(row, rows) {
+    for tensor in form.tensors(ask.row, ask.rows) {
         message.inputs.push(InferInputTensor {
             name: tensor.name,
             datatype: tensor.datatype.name().to_owned(),

@@ -3,6 +3,7 @@
 use super::door::Wire;
 use super::form::{Form, Parameter, Slot};
 use crate::traffic::measured::End;
+use crate::traffic::workload::Ask;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderName, Method, Request, Response, StatusCode};
@@ -42,15 +43,16 @@ fn model_path(model: &str) -> String {
 }
 
 /// A request for rows of a form.
-pub(super) fn request(form: &Form, row: u64, rows: u32) -> Wire {
-    let tensors = form.tensors(row, rows);
+pub(super) fn request(form: &Form, ask: &Ask) -> Wire {
+    let tensors = form.tensors(ask.row, ask.rows);
     let described = tensors.iter().map(|tensor| {
         json!({
             "name": tensor.name, "datatype": tensor.datatype.name(), "shape": tensor.shape.0,
             "parameters": { "binary_data_size": tensor.data.len() },
         })
     });
-    let mut parameters: Map<String, Value> = form.parameters.iter().map(parameter).collect();
+    let mut parameters: Map<String, Value> =
+        form.parameters(ask).map(|known| parameter(&known)).collect();
     parameters.insert("binary_data_output".to_owned(), Value::Bool(true));
     let inputs: Vec<Value> = described.collect();
     let json = json!({ "inputs": inputs, "parameters": parameters }).to_string();

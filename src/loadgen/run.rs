@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::reactor::Alarm;
 use crate::time::MonoTime;
 use crate::traffic::measured::{End, Measured};
-use crate::traffic::workload::{Ask, Traffic};
+use crate::traffic::workload::Ask;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,6 +22,9 @@ const WAITING_MAX: usize = 1 << 16;
 const HANG_UP_AFTER: Duration = Duration::from_millis(1);
 /// How long nobody is bothered where nobody answered.
 const BACK_OFF: Duration = Duration::from_millis(20);
+
+/// Requests in the order of their times.
+pub type Asks = Box<dyn Iterator<Item = Ask>>;
 
 /// Who is asked, and how.
 #[derive(Clone, Debug)]
@@ -74,7 +77,7 @@ struct Run {
 /// A sentence, when nobody answers at the start.
 pub async fn run(
     client: &Client,
-    traffic: Traffic,
+    traffic: Asks,
     pace: Pace,
     span: Span,
     answers: Arc<AtomicU64>,
@@ -128,7 +131,7 @@ impl Run {
     }
 
     /// Hands requests over when their time has come, until the run is over.
-    async fn dispatch(self: Rc<Self>, traffic: Traffic, hand_over: flume::Sender<Ask>) {
+    async fn dispatch(self: Rc<Self>, traffic: Asks, hand_over: flume::Sender<Ask>) {
         let Ok(alarm) = Alarm::new(self.clock) else { return };
         for ask in traffic.take_while(|ask| ask.at < self.end) {
             if self.now() < ask.at {
@@ -163,7 +166,7 @@ impl Run {
     }
 
     /// Sends one request after the other until the run is over.
-    async fn repeat(self: Rc<Self>, line: Line, traffic: Rc<RefCell<Traffic>>) {
+    async fn repeat(self: Rc<Self>, line: Line, traffic: Rc<RefCell<Asks>>) {
         let mut line = Some(line);
         while self.now() < self.end {
             let next = traffic.borrow_mut().next();
@@ -183,7 +186,7 @@ impl Run {
     /// Sends a request over a line, which is opened anew where it broke.
     async fn send(&self, line: &mut Option<Line>, ask: &Ask) -> End {
         let form = &self.client.forms[ask.model];
-        let request = self.client.door.request(form, ask.row, ask.rows);
+        let request = self.client.door.request(form, ask);
         let open = match line.take() {
             Some(open) => Ok(open),
             None => self.client.door.connect().await,
@@ -217,7 +220,7 @@ mod tests {
     use super::*;
     use crate::model::probe::Sample;
     use crate::traffic::arrivals::Process;
-    use crate::traffic::workload::Workload;
+    use crate::traffic::workload::{Source, Workload};
     use bytes::Bytes;
     use http::{Request, Response};
     use http_body_util::Full;
@@ -272,7 +275,7 @@ mod tests {
         let socket = folder.path().join("s.sock");
         server(&socket, silent);
         let client = Client { patience, ..client(&socket, 2) };
-        let traffic = Traffic::new(workload, 500.0, 1, 0).unwrap();
+        let traffic = Source::Made(workload).traffic(Some(500.0), 1, 0).unwrap();
         let span = Span { warm_up: Duration::ZERO, counted: 300 * MS, target: Some(150 * MS) };
         run(&client, traffic, pace, span, Arc::default()).await.unwrap()
     }
@@ -313,7 +316,7 @@ mod tests {
     async fn nobody_there_is_said() {
         let folder = tempfile::tempdir().unwrap();
         let client = client(&folder.path().join("none.sock"), 1);
-        let traffic = Traffic::new(Workload::plain(1), 1.0, 1, 0).unwrap();
+        let traffic = Source::Made(Workload::plain(1)).traffic(None, 1, 0).unwrap();
         let span = Span { warm_up: MS, counted: MS, target: None };
         let why = run(&client, traffic, Pace::Closed, span, Arc::default()).await.unwrap_err();
         assert!(why.contains("nobody answers at") && why.contains("none.sock"), "{why}");

@@ -58,6 +58,16 @@ impl Default for Config {
     }
 }
 
+/// What batches are formed by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Batching {
+    /// As large as was seen to help, as those that wait can bear.
+    #[default]
+    Learned,
+    /// All that waits once a session is free, whatever it costs.
+    Eager,
+}
+
 /// How one stage is scheduled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StageConfig {
@@ -71,6 +81,8 @@ pub struct StageConfig {
     pub batch_rows_preferred: Vec<usize>,
     /// Rows that wait, at which more are refused; none for no bound of its own.
     pub queue_rows_max: Option<usize>,
+    /// What batches are formed by.
+    pub batching: Batching,
     /// How long the oldest row may be held to fill a batch; zero never waits.
     pub queue_delay: Duration,
     /// Equal rows in flight may become one.
@@ -90,6 +102,7 @@ impl Default for StageConfig {
             batch_rows_max: 1,
             batch_rows_knee: 1,
             batch_rows_preferred: Vec::new(),
+            batching: Batching::Learned,
             queue_rows_max: None,
             queue_delay: Duration::ZERO,
             join: true,

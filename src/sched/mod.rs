@@ -36,7 +36,7 @@ use crate::id::{BatchId, ClassKey, RequestId, SessionId, StageId};
 use crate::time::{MonoTime, nanos};
 use again::Again;
 use cache::RowIndex;
-use config::{Config, StageConfig};
+use config::{Batching, Config, StageConfig};
 use cost::{Costs, Gap};
 use event::{Action, Event, Outcome, Purpose, Store};
 use flight::{FlightId, FlightTable};
@@ -118,7 +118,12 @@ impl Stage {
     /// Rows beyond which a batch of a class was seen not to pay.
     fn useful_rows(&self, class: ClassKey) -> usize {
         let most = self.config.batch_rows_max;
-        self.classes.get(&class).map_or(most, |costs| costs.useful_rows(most))
+        match self.config.batching {
+            Batching::Eager => most,
+            Batching::Learned => {
+                self.classes.get(&class).map_or(most, |costs| costs.useful_rows(most))
+            }
+        }
     }
 }
 

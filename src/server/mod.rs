@@ -17,6 +17,7 @@ mod intake;
 pub mod limits;
 mod methods;
 pub mod phase;
+pub mod record;
 mod reflection;
 mod refusal;
 pub mod regions;

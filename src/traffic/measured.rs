@@ -79,6 +79,17 @@ pub struct Interval {
     pub times: Times,
 }
 
+/// What devices did, where that is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// The time that runs could have taken in all.
+    pub capacity: Duration,
+    /// The time that they took.
+    pub busy: Duration,
+    /// Of it, what went into answers that came late, or that nobody waited for.
+    pub late: Duration,
+}
+
 /// The requests of one run, from the end of its warm-up on.
 #[derive(Clone, Debug)]
 pub struct Measured {
@@ -107,6 +118,8 @@ pub struct Measured {
     pub behind: Times,
     /// The same by time.
     pub intervals: Vec<Interval>,
+    /// What devices did.
+    pub work: Work,
 }
 
 impl Measured {
@@ -128,6 +141,7 @@ impl Measured {
             times: Times::default(),
             behind: Times::default(),
             intervals: Vec::new(),
+            work: Work::default(),
         }
     }
 
@@ -169,6 +183,31 @@ impl Measured {
             End::HungUp => self.hung_up += 1,
             End::Refused(why) | End::Broken(why) => *self.errors.entry(why).or_default() += 1,
         }
+    }
+
+    /// Adds what another part of the same run found.
+    pub fn merge(&mut self, other: &Self) {
+        self.sent += other.sent;
+        self.answered += other.answered;
+        self.on_time += other.on_time;
+        self.rows += other.rows;
+        self.hung_up += other.hung_up;
+        for (why, count) in &other.errors {
+            *self.errors.entry(why.clone()).or_default() += count;
+        }
+        self.times.merge(&other.times);
+        self.behind.merge(&other.behind);
+        if self.intervals.len() < other.intervals.len() {
+            self.intervals.resize_with(other.intervals.len(), Interval::default);
+        }
+        for (own, other) in self.intervals.iter_mut().zip(&other.intervals) {
+            own.sent += other.sent;
+            own.answered += other.answered;
+            own.times.merge(&other.times);
+        }
+        self.work.capacity += other.work.capacity;
+        self.work.busy += other.work.busy;
+        self.work.late += other.work.late;
     }
 
     /// How long an interval is.

@@ -12,6 +12,7 @@ pub mod rows;
 pub mod scenario;
 pub mod search;
 pub mod study;
+pub mod trace;
 pub mod workload;
 
 /// The generator of all chance: small, quick, and the same on every machine.

@@ -28,7 +28,7 @@ const LATENCY: Axis = Axis { label: "milliseconds", scale: Scale::Log };
 #[must_use]
 pub fn page(report: &Report) -> String {
     let mut body = format!(
-        "<h1>graftd bench</h1><p><code>{}</code><br><span class=\"soft\">{}</span></p>{}",
+        "<h1>Measured</h1><p><code>{}</code><br><span class=\"soft\">{}</span></p>{}",
         escaped(&report.command),
         escaped(&report.server),
         table(report)
@@ -53,7 +53,7 @@ pub fn page(report: &Report) -> String {
     }
     format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
-         content=\"width=device-width,initial-scale=1\"><title>graftd bench</title><style>{STYLE}</style></head>\
+         content=\"width=device-width,initial-scale=1\"><title>graftd</title><style>{STYLE}</style></head>\
          <body>{body}</body></html>\n"
     )
 }
@@ -71,9 +71,10 @@ fn table(report: &Report) -> String {
         ["run", "offered/s", "answers/s", "on time", "mean", "p50", "p90", "p99", "p99.9", "max"];
     let heads: String = heads.iter().map(|head| format!("<th>{head}</th>")).collect();
     let row = |(at, run): (usize, &Run)| {
+        let name = format!("{} {}", at + 1, escaped(&run.name));
         let quantile = |share| run.within(share).map_or_else(String::new, number);
         let cells = [
-            (at + 1).to_string(),
+            name,
             run.offered_rate.map_or_else(|| "as answered".to_owned(), number),
             number(run.rate),
             format!("{:.2} %", 100.0 * run.on_time),
@@ -87,18 +88,19 @@ fn table(report: &Report) -> String {
         format!("<tr>{}</tr>", cells.map(|cell| format!("<td>{cell}</td>")).concat())
     };
     let rows: String = report.runs.iter().enumerate().map(row).collect();
-    let highest = report.highest_rate.zip(report.target_ms).map(|(rate, target)| {
+    let target = number(report.target_ms.unwrap_or_default());
+    let highest = report.highest_rates.iter().map(|(name, rate)| {
+        let by = if name.is_empty() { String::new() } else { format!(", {}", escaped(name)) };
         format!(
-            "<p>Highest rate with {} % of answers within {} ms: <b>{}/s</b></p>",
+            "<p>Highest rate with {} % of answers within {target} ms{by}: <b>{}/s</b></p>",
             number(100.0 * report.quantile),
-            number(target),
-            number(rate)
+            number(*rate)
         )
     });
     format!(
         "{}<div class=\"wide\"><table><tr>{heads}</tr>{rows}</table></div><p class=\"soft\">Times in \
          milliseconds, from when a request was to be sent.</p>",
-        highest.unwrap_or_default()
+        highest.collect::<String>()
     )
 }
 
@@ -107,9 +109,13 @@ fn mark(report: &Report) -> Option<(f64, String)> {
 }
 
 fn quantiles(report: &Report) -> Plot {
-    // More lines than colours say nothing.
-    let series = report.runs.iter().enumerate().take(4).map(|(at, run)| Series {
-        name: format!("run {}", at + 1),
+    // More lines than colours say nothing, so of several names the first run of each.
+    let names = report.names();
+    let first = |at: usize, run: &Run| at == 0 || report.runs[at - 1].name != run.name;
+    let shown = report.runs.iter().enumerate();
+    let shown = shown.filter(|(at, run)| names.len() < 2 || first(*at, run)).take(4);
+    let series = shown.map(|(at, run)| Series {
+        name: if run.name.is_empty() { format!("run {}", at + 1) } else { run.name.clone() },
         points: run.latency_ms.clone(),
         dots: false,
     });
@@ -124,14 +130,21 @@ fn throughput(report: &Report) -> Option<Plot> {
     if most <= least {
         return None;
     }
-    let series = [(0.5, "p50"), (0.99, "p99")].map(|(share, name)| {
+    let dots = |name: &str, share: f64, of: &dyn Fn(&Run) -> bool| {
         let point = |run: &Run| Some((run.rate, run.within(share)?));
-        let mut points: Vec<(f64, f64)> = all().filter_map(point).collect();
+        let mut points: Vec<(f64, f64)> = all().filter(|run| of(run)).filter_map(point).collect();
         points.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
         Series { name: name.to_owned(), points, dots: true }
-    });
+    };
+    let series = match report.names().as_slice() {
+        [] | [_] => vec![dots("p50", 0.5, &|_| true), dots("p99", 0.99, &|_| true)],
+        names => {
+            let p99 = |name: &&str| dots(&format!("p99, {name}"), 0.99, &|run| run.name == *name);
+            names.iter().map(p99).collect()
+        }
+    };
     let x = Axis { label: "answers a second", scale: Scale::Linear };
-    Some(Plot { x, y: LATENCY, series: series.into(), mark: mark(report) })
+    Some(Plot { x, y: LATENCY, series, mark: mark(report) })
 }
 
 const SECONDS: Axis = Axis { label: "seconds", scale: Scale::Linear };
@@ -169,7 +182,7 @@ mod tests {
             server: "a & b".to_owned(),
             target_ms: Some(5.0),
             quantile: 0.99,
-            highest_rate: Some(10.0),
+            highest_rates: std::iter::once((String::new(), 10.0)).collect(),
             tried: vec![Run { offered_rate: Some(20.0), ..run.clone() }],
             runs: vec![run],
             doubts: vec!["<none>".to_owned()],

@@ -4,6 +4,7 @@ use super::measured::Measured;
 use super::study::{Found, Study};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// What a benchmark found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -16,8 +17,9 @@ pub struct Report {
     pub target_ms: Option<f64>,
     /// The share of answers that have to be.
     pub quantile: f64,
-    /// The highest rate that was found to hold the target, where one was looked for, in requests a second.
-    pub highest_rate: Option<f64>,
+    /// The highest rate that was found to hold the target, where one was looked for, in requests a second; by name.
+    #[serde(default)]
+    pub highest_rates: BTreeMap<String, f64>,
     /// Runs that a search tried.
     #[serde(default)]
     pub tried: Vec<Run>,
@@ -30,6 +32,9 @@ pub struct Report {
 /// One run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Run {
+    /// What tells it from others beside its number, such as a policy; often nothing.
+    #[serde(default)]
+    pub name: String,
     /// The seed of its requests.
     pub seed: u64,
     /// Requests a second that were to be sent; none in a closed loop.
@@ -58,6 +63,12 @@ pub struct Run {
     pub latency_ms: Vec<(f64, f64)>,
     /// How far the client was behind at the 99th percentile, in milliseconds.
     pub behind_p99_ms: f64,
+    /// How much of the devices' time runs took, where that is known, as a share.
+    #[serde(default)]
+    pub busy: Option<f64>,
+    /// How much of that went into answers that came late, or that nobody waited for, as a share of it.
+    #[serde(default)]
+    pub wasted: Option<f64>,
     /// The run by time.
     pub course: Vec<Moment>,
 }
@@ -88,7 +99,26 @@ impl Report {
         let Found { highest_rate, tried, runs, doubts } = found;
         let target_ms = study.target.map(|target| target.as_secs_f64() * 1e3);
         let quantile = study.quantile;
-        Self { command, server, target_ms, quantile, highest_rate, tried, runs, doubts }
+        let mut highest_rates = BTreeMap::new();
+        let name = runs.first().map_or_else(String::new, |run| run.name.clone());
+        highest_rates.extend(highest_rate.map(|rate| (name, rate)));
+        Self { command, server, target_ms, quantile, highest_rates, tried, runs, doubts }
+    }
+
+    /// Adds what a study of the same found under another name.
+    pub fn join(&mut self, other: Self) {
+        self.highest_rates.extend(other.highest_rates);
+        self.tried.extend(other.tried);
+        self.runs.extend(other.runs);
+        self.doubts.extend(other.doubts);
+    }
+
+    /// The names of its runs, in their order, each once; one that is empty where they have none.
+    #[must_use]
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.runs.iter().map(|run| run.name.as_str()).collect();
+        names.dedup();
+        names
     }
 }
 
@@ -105,7 +135,14 @@ impl Run {
             p99_ms: part.times.quantile_ms(0.99),
         };
         let latency = |share: f64| (share, measured.times.quantile_ms(share));
+        let work = measured.work;
+        let of = |part: Duration, whole: Duration| {
+            (!whole.is_zero()).then(|| part.as_secs_f64() / whole.as_secs_f64())
+        };
         Self {
+            name: String::new(),
+            busy: of(work.busy, work.capacity),
+            wasted: of(work.late, work.busy),
             seed,
             offered_rate,
             span_s: measured.span.as_secs_f64(),
@@ -174,7 +211,6 @@ pub fn spread(values: impl IntoIterator<Item = f64>) -> Option<(f64, f64, f64)> 
 mod tests {
     use super::super::measured::End;
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_run_is_told_in_figures_and_comes_back_from_json() {

@@ -3,10 +3,12 @@
 use super::Chance;
 use super::arrivals::{Arrivals, Course, Process};
 use super::rows::{Flash, Popularity, Rows};
+use super::trace::Trace;
 use rand_distr::weighted::WeightedIndex;
 use rand_distr::{Distribution, StandardUniform, Uniform};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One request.
@@ -22,6 +24,8 @@ pub struct Ask {
     pub rows: u32,
     /// The client hangs up before it has its answer.
     pub hangs_up: bool,
+    /// Within what time its answer is wanted, where that is told.
+    pub deadline: Option<Duration>,
 }
 
 /// What is asked for, but for the rate.
@@ -80,6 +84,83 @@ impl Workload {
             rows: (1, 1),
             fan: None,
             hang_up: 0.0,
+        }
+    }
+}
+
+/// Where requests come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// They are made up.
+    Made(Workload),
+    /// They were recorded.
+    Recorded(Arc<Trace>),
+}
+
+impl Source {
+    /// The requests, in the order of their times; of recorded ones as they came where there is no rate.
+    ///
+    /// # Errors
+    /// A sentence, when the workload makes no sense.
+    pub fn traffic(
+        &self,
+        rate: Option<f64>,
+        seed: u64,
+        number: u32,
+    ) -> Result<Box<dyn Iterator<Item = Ask>>, String> {
+        Ok(match self {
+            Self::Made(workload) => {
+                Box::new(Traffic::new(workload.clone(), rate.unwrap_or(1.0), seed, number)?)
+            }
+            Self::Recorded(trace) => Box::new(trace.clone().replay(rate, number)),
+        })
+    }
+
+    /// How often each model is asked, as weights.
+    #[must_use]
+    pub fn models(&self) -> Vec<f64> {
+        match self {
+            Self::Made(workload) => workload.models.clone(),
+            Self::Recorded(trace) => trace.weights(),
+        }
+    }
+
+    /// The most rows of a request.
+    #[must_use]
+    pub fn rows_most(&self) -> u32 {
+        match self {
+            Self::Made(workload) => workload.rows.1,
+            Self::Recorded(trace) => trace.asks.iter().map(|ask| ask.rows).max().unwrap_or(1),
+        }
+    }
+
+    /// Rows of a request, on average.
+    #[must_use]
+    pub fn rows_mean(&self) -> f64 {
+        match self {
+            Self::Made(workload) => f64::from(workload.rows.0 + workload.rows.1) / 2.0,
+            Self::Recorded(trace) => {
+                let rows: f64 = trace.asks.iter().map(|ask| f64::from(ask.rows)).sum();
+                rows / trace.asks.len().max(1) as f64
+            }
+        }
+    }
+
+    /// What was recorded, if that is where they come from.
+    #[must_use]
+    pub fn recorded(&self) -> Option<&Trace> {
+        match self {
+            Self::Made(_) => None,
+            Self::Recorded(trace) => Some(trace),
+        }
+    }
+
+    /// Requests a second where they were recorded.
+    #[must_use]
+    pub fn own_rate(&self) -> Option<f64> {
+        match self {
+            Self::Made(_) => None,
+            Self::Recorded(trace) => Some(trace.rate()),
         }
     }
 }
@@ -148,7 +229,7 @@ impl Traffic {
         self.next = self.arrivals.next(&mut self.chance);
         let rows = self.sizes.sample(&mut self.chance);
         let row = self.rows.next(at.as_secs_f64(), rows, &mut self.chance);
-        let mut ask = Ask { at, model: self.model(at), row, rows, hangs_up: false };
+        let mut ask = Ask { at, model: self.model(at), row, rows, hangs_up: false, deadline: None };
         ask.hangs_up = self.unit() < self.workload.hang_up;
         self.ahead.push(Reverse(ask));
         let Some(fan) = self.workload.fan else { return };

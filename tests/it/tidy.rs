@@ -39,8 +39,12 @@ fn layers() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("driver", with_words(&["engine", "graph", "metrics", "model", "sched"])),
         ("oip", vec!["error", "proto", "reflect", "request", "tensor"]),
         ("repository", with_words(&["driver", "metrics", "model", "sched"])),
-        ("server", with_words(&["driver", "metrics", "model", "oip", "repository", "sched"])),
+        (
+            "server",
+            with_words(&["driver", "metrics", "model", "oip", "repository", "sched", "traffic"]),
+        ),
         ("traffic", vec![]),
+        ("simulate", vec!["id", "sched", "time", "traffic"]),
         ("loadgen", with_words(&["graph", "model", "traffic"])),
         ("daemon", with_words(&["driver", "metrics", "model", "repository", "sched", "server"])),
         (
@@ -56,6 +60,7 @@ fn layers() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "repository",
                 "sched",
                 "server",
+                "simulate",
                 "traffic",
             ]),
         ),

@@ -4,7 +4,6 @@ use crate::cli::exit::{Failure, Kind};
 use crate::cli::traffic::{AnswerArgs, RunArgs, TrafficArgs, millis, positive, seconds};
 use crate::loadgen::door::{Door, Place, Protocol};
 use crate::loadgen::form::Parameter;
-use crate::traffic::workload::Workload;
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,13 +19,15 @@ Examples:
   graftd bench digits_digit --connections 32
   graftd bench minilm_topic minilm_route=2 --scenario s7 --rate 100 --target-ms 150
   graftd bench wine --rate 2000 --arrivals gamma:2 --popularity zipf:1.0 --html wine.html
+  graftd bench --trace monday.trace --socket other.sock
   graftd bench wine --search --target-ms 5 --tcp 127.0.0.1:8001 --protocol grpc --streams 16";
 
 /// What `graftd bench` takes.
 #[derive(Clone, Debug, Args)]
 pub struct BenchArgs {
-    /// Models, each with how often it is asked beside the others
-    #[arg(value_name = "MODEL[=WEIGHT]", required = true, value_parser = weighted)]
+    /// Models, each with how often it is asked beside the others [default: those that --trace asks for]
+    #[arg(value_name = "MODEL[=WEIGHT]", value_parser = weighted)]
+    #[arg(required_unless_present = "trace")]
     pub models: Vec<(String, Option<f64>)>,
 
     /// Unix socket of the server
@@ -101,13 +102,6 @@ impl BenchArgs {
         self.param.iter().cloned().chain(deadline).collect()
     }
 
-    /// The workload that is meant.
-    #[must_use]
-    pub fn workload(&self) -> Workload {
-        let weights: Vec<Option<f64>> = self.models.iter().map(|(_, weight)| *weight).collect();
-        self.traffic.workload(&weights, self.runs.warm_up + self.runs.duration)
-    }
-
     /// What goes together.
     ///
     /// # Errors
@@ -162,6 +156,7 @@ mod tests {
     use super::*;
     use crate::traffic::arrivals::Process;
     use crate::traffic::rows::Popularity;
+    use crate::traffic::workload::{Source, Workload};
     use clap::Parser;
 
     #[derive(Debug, Parser)]
@@ -177,11 +172,17 @@ mod tests {
         Ok(typed.args)
     }
 
+    fn made(args: &BenchArgs) -> Workload {
+        let source = args.traffic.source(None, &args.models, Duration::from_secs(1)).unwrap();
+        let Source::Made(workload) = source else { panic!("nothing was recorded") };
+        workload
+    }
+
     #[test]
     fn flags_change_what_a_scenario_says() {
         let args =
             typed("a=3 b --scenario s1 --arrivals gamma:2 --rows 2-4 --deadline-ms 20").unwrap();
-        let workload = args.workload();
+        let workload = made(&args);
         assert_eq!(workload.models, [3.0, 1.0]);
         assert_eq!(workload.process, Process::Gamma { cv: 2.0 });
         assert_eq!(
@@ -194,7 +195,7 @@ mod tests {
         let args =
             typed("a --popularity zipf:1.2,50,0.5 --param no_cache=true --shape x=2,3").unwrap();
         let zipf = Popularity::Zipf { keys: 50, exponent: 1.2, once: 0.5 };
-        assert_eq!(args.workload().popularity, zipf);
+        assert_eq!(made(&args).popularity, zipf);
         assert_eq!(args.shape, [("x".to_owned(), vec![2, 3])]);
     }
 
@@ -208,6 +209,7 @@ mod tests {
             ("a --popularity zipf:x", "zipf:EXPONENT"),
             ("a --rows 3-2", "LEAST-MOST"),
             ("a --shape 3,4", "'='"),
+            ("a --trace f --scenario s1", "--scenario"),
             ("a --search", "--target-ms"),
             ("a --search --target-ms 5 --rate 5", "--rate"),
             ("a --streams 2", "grpc"),

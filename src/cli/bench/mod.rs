@@ -14,11 +14,21 @@ use crate::progress::{Foot, LATE};
 use crate::traffic::measured::{End, Measured};
 use crate::traffic::report::Report;
 use crate::traffic::study::{Subject, Told};
-use crate::traffic::workload::{Traffic, Workload};
+use crate::traffic::workload::{Ask, Source};
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+/// A request that is none of those that are measured.
+const TRIED: Ask = Ask {
+    at: Duration::ZERO,
+    model: 0,
+    row: u32::MAX as u64,
+    rows: 1,
+    hangs_up: false,
+    deadline: None,
+};
 
 /// Measures a server and writes what was found to `out`, in lines of `width` characters.
 ///
@@ -31,7 +41,8 @@ pub async fn bench(
 ) -> Result<(), Failure> {
     args.check()?;
     let mut server = Server::prepare(args).await?;
-    let study = args.runs.study(args.traffic.rate, args.target(), args.traffic.seed);
+    let rate = args.traffic.rate.or_else(|| server.source.own_rate());
+    let study = args.runs.study(rate, args.target(), args.traffic.seed);
     let found = study.of(&mut server).await;
     let found = found.map_err(|why| Failure::new(Kind::Unavailable, why))?;
     let report = Report::of(command(), server.name, &study, found);
@@ -42,13 +53,22 @@ pub async fn bench(
 struct Server<'a> {
     args: &'a BenchArgs,
     client: Client,
-    workload: Workload,
+    source: Source,
     name: String,
     foot: Foot,
 }
 
 impl<'a> Server<'a> {
     async fn prepare(args: &'a BenchArgs) -> Result<Self, Failure> {
+        let recorded = args.traffic.recorded()?;
+        let mut models = args.models.clone();
+        if let (true, Some(trace)) = (models.is_empty(), &recorded) {
+            models.extend(trace.models.iter().map(|name| (name.clone(), None)));
+        }
+        let span = args.runs.warm_up + args.runs.counted(None, None);
+        let source = args.traffic.source(recorded, &models, span)?;
+        // What makes no sense is said before anything runs.
+        drop(source.traffic(args.traffic.rate, 0, 0)?);
         let unavailable = |why| Failure::new(Kind::Unavailable, why);
         let door = args.door();
         let mut line = door.connect().await.map_err(|why| {
@@ -56,16 +76,13 @@ impl<'a> Server<'a> {
         })?;
         let name = line.server().await.map_err(unavailable)?;
         let mut forms = Vec::new();
-        for (model, _) in &args.models {
+        for (model, _) in &models {
             forms.push(form(args, &door, &mut line, model).await?);
         }
-        let workload = args.workload();
-        if let Some(form) = forms.iter().find(|form| workload.rows.1 > 1 && !form.has_rows()) {
+        if let Some(form) = forms.iter().find(|form| source.rows_most() > 1 && !form.has_rows()) {
             let model = &form.model;
             return Err(format!("--rows: model '{model}' takes one row a request").into());
         }
-        // What makes no sense is said before anything runs.
-        Traffic::new(workload.clone(), args.traffic.rate.unwrap_or(1.0), 0, 0)?;
         let client = Client {
             door,
             forms: forms.into(),
@@ -73,12 +90,11 @@ impl<'a> Server<'a> {
             streams: args.streams.into(),
             patience: args.patience,
         };
-        Ok(Self { args, client, workload, name, foot: Foot::of_stderr() })
+        Ok(Self { args, client, source, name, foot: Foot::of_stderr() })
     }
 
     async fn send(&self, told: &Told, counted: Duration) -> Result<Measured, String> {
-        let (rate, workload) = (told.rate.unwrap_or(1.0), self.workload.clone());
-        let traffic = Traffic::new(workload, rate, told.seed, told.number)?;
+        let traffic = self.source.traffic(told.rate, told.seed, told.number)?;
         let answers = Arc::new(AtomicU64::new(0));
         let (seen, what) = (answers.clone(), told.what.clone());
         let text = move || format!("{what}: {} answers", seen.load(Ordering::Relaxed));
@@ -93,12 +109,13 @@ impl Subject for Server<'_> {
     async fn most(&mut self) -> Result<f64, String> {
         let what = "what is possible at all".to_owned();
         let told = Told { rate: None, seed: self.args.traffic.seed, number: 0, what };
-        let measured = self.send(&told, self.args.runs.duration / 4).await?;
+        let measured = self.send(&told, self.args.runs.counted(None, None) / 4).await?;
         Ok(measured.rate(measured.answered))
     }
 
     async fn run(&mut self, told: &Told) -> Result<Measured, String> {
-        self.send(told, self.args.runs.duration).await
+        let counted = self.args.runs.counted(self.source.recorded(), told.rate);
+        self.send(told, counted).await
     }
 }
 
@@ -116,7 +133,7 @@ async fn form(
         let form = Form::new(model, &specs, sample, args.parameters());
         // Where the line broke, the next sample would be told of that and of nothing else.
         let end = match door.connect().await {
-            Ok(mut line) => line.infer(door.request(&form, u64::from(u32::MAX), 1)).await,
+            Ok(mut line) => line.infer(door.request(&form, &TRIED)).await,
             Err(why) => End::Broken(why),
         };
         match end {

@@ -4,8 +4,8 @@
 //! printed configuration are all derived from it. A flag `--rows-max` is `GRAFTD_ROWS_MAX` and `rows_max`.
 
 use super::values::{
-    batch_bytes, bytes, bytes_some, count, isolation, listen, ms_some, seconds_some, sharing,
-    storage, switch, threads,
+    batch_bytes, batching, bytes, bytes_some, count, isolation, listen, ms_some, seconds_some,
+    sharing, storage, switch, threads,
 };
 use crate::driver::load::Isolation;
 use crate::engine::onnx::Provider;
@@ -13,6 +13,7 @@ use crate::logging::{Form, check_filter};
 use crate::model::settings::Setting;
 use crate::repository::control::Mode;
 use crate::rows::Storage;
+use crate::sched::config::Batching;
 use crate::sched::reuse::Policy;
 use clap::Args;
 use std::net::SocketAddr;
@@ -70,6 +71,14 @@ pub struct Logging {
     /// How lines look: text, or json for one object a line
     #[arg(long, value_name = "FORM", env = "GRAFTD_LOG_FORMAT", default_value = "text")]
     pub log_format: Form,
+    /// Record when requests come, for which rows of which models and with what deadlines, to a new file, for
+    /// `graftd bench --trace` and `graftd simulate --trace`; what rows hold is not recorded
+    #[arg(long, value_name = "FILE", env = "GRAFTD_RECORD")]
+    pub record: Option<PathBuf>,
+    /// Bytes of what is recorded, at which that ends
+    #[arg(long, value_name = "BYTES", env = "GRAFTD_RECORD_BYTES", default_value = "256M")]
+    #[arg(value_parser = bytes_some)]
+    pub record_bytes: u64,
 }
 
 /// How models run.
@@ -132,6 +141,15 @@ pub struct Sharing {
     /// How long the oldest row may be held to fill a batch; 0 never waits
     #[arg(long, value_name = "US", env = "GRAFTD_QUEUE_DELAY_MAX_US", default_value_t = 0)]
     pub queue_delay_max_us: u64,
+    /// What batches are formed by: what was seen to help and those that wait can bear, or (eager) all that waits once a
+    /// session is free
+    #[arg(long, value_name = "learned|eager", env = "GRAFTD_BATCHING", default_value = "learned")]
+    #[arg(value_parser = batching)]
+    pub batching: Batching,
+    /// The time within which answers should be there, of models that do not say: what could not be is refused early
+    /// [default: none]
+    #[arg(long, value_name = "MS", env = "GRAFTD_LATENCY_TARGET_MS", value_parser = ms_some)]
+    pub latency_target_ms: Option<u64>,
     /// Bytes of one batch's inputs, and of its outputs
     #[arg(long, value_name = "BYTES", env = "GRAFTD_BATCH_BYTES", default_value = "256M")]
     #[arg(value_parser = batch_bytes)]

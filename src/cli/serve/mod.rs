@@ -107,6 +107,7 @@ impl ServeArgs {
             },
             timeout: (bounds.timeout_ms > 0).then(|| Duration::from_millis(bounds.timeout_ms)),
             drain_timeout: Duration::from_secs(bounds.drain_timeout_s),
+            record: self.logging.record.clone().map(|file| (file, self.logging.record_bytes)),
         })
     }
 
@@ -168,6 +169,8 @@ impl ServeArgs {
             batch_rows_max: sharing.max_batch_rows.or_else(|| preferred.last().copied()),
             batch_rows_preferred: preferred,
             queue_delay: Duration::from_micros(sharing.queue_delay_max_us),
+            batching: sharing.batching,
+            latency_target: sharing.latency_target_ms.map(Duration::from_millis),
             join: !sharing.no_dedupe,
             sharing: sharing.sharing,
             base_storage: sharing.base_storage,

@@ -2,6 +2,7 @@
 
 use crate::driver::load::Isolation;
 use crate::rows::Storage;
+use crate::sched::config::Batching;
 use crate::sched::reuse::Policy;
 use nix::unistd::{Group, User};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -25,6 +26,14 @@ pub(super) fn isolation(text: &str) -> Result<Isolation, String> {
 
 pub(super) fn sharing(text: &str) -> Result<Policy, String> {
     text.parse().map_err(|_: String| "expected one of auto, always, never".to_owned())
+}
+
+pub(super) fn batching(text: &str) -> Result<Batching, String> {
+    match text {
+        "learned" => Ok(Batching::Learned),
+        "eager" => Ok(Batching::Eager),
+        _ => Err("expected learned or eager".to_owned()),
+    }
 }
 
 pub(super) fn storage(text: &str) -> Result<Storage, String> {

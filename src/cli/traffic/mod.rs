@@ -10,11 +10,16 @@ use crate::traffic::report::Report;
 use crate::traffic::rows::Popularity;
 use crate::traffic::scenario::Scenario;
 use crate::traffic::study::Study;
-use crate::traffic::workload::Workload;
+use crate::traffic::trace::Trace;
+use crate::traffic::workload::{Source, Workload};
 use clap::Args;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+
+/// How long a run counts that does not say.
+const USUAL_DURATION: Duration = Duration::from_secs(10);
 
 /// What is asked for.
 #[derive(Clone, Debug, Args)]
@@ -22,6 +27,10 @@ pub struct TrafficArgs {
     /// Requests a second [default: closed loop]
     #[arg(long, value_name = "N", conflicts_with = "search", help_heading = "Traffic")]
     pub rate: Option<f64>,
+    /// Requests that `graftd serve --record FILE` recorded: at their times, or at --rate on average
+    #[arg(long, value_name = "FILE", help_heading = "Traffic")]
+    #[arg(conflicts_with_all = ["scenario", "arrivals", "popularity", "rows", "hang_up"])]
+    pub trace: Option<PathBuf>,
     /// A workload by name; other flags change it
     #[arg(long, value_enum, ignore_case = true, value_name = "NAME", help_heading = "Traffic")]
     pub scenario: Option<Scenario>,
@@ -46,9 +55,9 @@ pub struct TrafficArgs {
 /// How often and how long, and what has to hold.
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
-    /// How long a run counts, in seconds
-    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds, help_heading = "Runs")]
-    pub duration: Duration,
+    /// How long a run counts, in seconds [default: 10, or all that was recorded]
+    #[arg(long, value_name = "S", value_parser = seconds, help_heading = "Runs")]
+    pub duration: Option<Duration>,
     /// How long requests are sent before, in seconds
     #[arg(long, value_name = "S", default_value = "2", value_parser = lead, help_heading = "Runs")]
     pub warm_up: Duration,
@@ -78,24 +87,61 @@ pub struct AnswerArgs {
 }
 
 impl TrafficArgs {
-    /// The workload that is meant, over models with these weights of their own, for a run of so long.
-    #[must_use]
-    pub fn workload(&self, weights: &[Option<f64>], span: Duration) -> Workload {
-        let models = weights.len();
-        let named = self.scenario.map(|scenario| scenario.workload(models, span));
-        let mut workload = named.unwrap_or_else(|| Workload::plain(models));
+    /// What was recorded, where that is asked for.
+    ///
+    /// # Errors
+    /// A sentence, when it cannot be read.
+    pub fn recorded(&self) -> Result<Option<Trace>, String> {
+        let Some(file) = &self.trace else { return Ok(None) };
+        let named = |why: String| format!("--trace {}: {why}", file.display());
+        let bytes = std::fs::read(file).map_err(|error| named(error.to_string()))?;
+        let trace = Trace::read(&bytes).map_err(named)?;
+        if trace.asks.is_empty() {
+            return Err(named("no requests were recorded".to_owned()));
+        }
+        Ok(Some(trace))
+    }
+
+    /// The requests that are meant: `recorded` ones, or made up over `models` with these weights of their own for a
+    /// run of so long.
+    ///
+    /// # Errors
+    /// A sentence that names a recorded model that is not among these.
+    pub fn source(
+        &self,
+        recorded: Option<Trace>,
+        models: &[(String, Option<f64>)],
+        span: Duration,
+    ) -> Result<Source, String> {
+        if let Some(trace) = recorded {
+            let names: Vec<String> = models.iter().map(|(name, _)| name.clone()).collect();
+            return Ok(Source::Recorded(Arc::new(trace.ordered(&names)?)));
+        }
+        let named = self.scenario.map(|scenario| scenario.workload(models.len(), span));
+        let mut workload = named.unwrap_or_else(|| Workload::plain(models.len()));
         workload.process = self.arrivals.unwrap_or(workload.process);
         workload.popularity = self.popularity.unwrap_or(workload.popularity);
         workload.rows = self.rows.unwrap_or(workload.rows);
         workload.hang_up = self.hang_up.unwrap_or(workload.hang_up);
-        for (weight, own) in workload.models.iter_mut().zip(weights) {
+        for (weight, (_, own)) in workload.models.iter_mut().zip(models) {
             *weight = own.unwrap_or(*weight);
         }
-        workload
+        Ok(Source::Made(workload))
     }
 }
 
 impl RunArgs {
+    /// The time that a run counts for, of traffic that was recorded or not, at a rate.
+    #[must_use]
+    pub fn counted(&self, recorded: Option<&Trace>, rate: Option<f64>) -> Duration {
+        let Some(trace) = recorded else { return self.duration.unwrap_or(USUAL_DURATION) };
+        let slower = rate.map_or(1.0, |rate| trace.rate() / rate);
+        // The last request is to be sent before the end.
+        let whole = trace.span().mul_f64(slower) + Duration::from_millis(1);
+        let left = whole.saturating_sub(self.warm_up);
+        self.duration.map_or(left, |asked| asked.min(left)).max(Duration::from_millis(1))
+    }
+
     /// The study that is meant, at a rate, by answers within `target`.
     #[must_use]
     pub const fn study(&self, rate: Option<f64>, target: Option<Duration>, seed: u64) -> Study {

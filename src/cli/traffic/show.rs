@@ -13,9 +13,13 @@ pub fn report(out: &mut impl Write, report: &Report, width: Option<usize>) -> io
     writeln!(out, "{}; {} runs of {seconds} s\n", report.server, report.runs.len())?;
     table(report).write(out, width)?;
     writeln!(out, "\ntimes in milliseconds, from when a request was to be sent")?;
-    if let (Some(rate), Some(target)) = (report.highest_rate, report.target_ms) {
-        let share = 100.0 * report.quantile;
-        writeln!(out, "highest rate with {share} % of answers within {target} ms: {rate:.0}/s")?;
+    let (share, target) = (100.0 * report.quantile, report.target_ms.unwrap_or_default());
+    for (name, rate) in &report.highest_rates {
+        let by = if name.is_empty() { String::new() } else { format!(", {name}") };
+        writeln!(
+            out,
+            "highest rate with {share} % of answers within {target} ms{by}: {rate:.0}/s"
+        )?;
     }
     report.doubts.iter().try_for_each(|doubt| writeln!(out, "mind: {doubt}"))
 }
@@ -24,6 +28,10 @@ fn table(report: &Report) -> Table {
     let mut heads = vec!["RUN", "OFFERED/S", "ANSWERS/S", "ROWS/S"];
     if report.target_ms.is_some() {
         heads.extend(["ON TIME", "GOODPUT/S"]);
+    }
+    let worked = report.runs.iter().any(|run| run.busy.is_some());
+    if worked {
+        heads.extend(["BUSY", "WASTED"]);
     }
     heads.extend(["MEAN", "P50", "P90", "P99", "P99.9", "MAX"]);
     let mut table = Table::new(&heads);
@@ -36,6 +44,11 @@ fn table(report: &Report) -> Table {
             cells.push(format!("{:.2} %", 100.0 * figure(|run| run.on_time)));
             cells.push(rate(|run| run.goodput));
         }
+        if worked {
+            let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+            cells.push(percent(figure(|run| run.busy.unwrap_or(0.0))));
+            cells.push(percent(figure(|run| run.wasted.unwrap_or(0.0))));
+        }
         let times: [fn(&Run) -> f64; 6] = [
             |run| run.mean_ms,
             |run| run.within(0.5).unwrap_or(0.0),
@@ -47,14 +60,19 @@ fn table(report: &Report) -> Table {
         cells.extend(times.map(|time| format!("{:.3}", figure(time))));
         cells
     };
-    for (at, run) in report.runs.iter().enumerate() {
-        table.row(row((at + 1).to_string(), &|of| of(run)));
-    }
-    if report.runs.len() > 1 {
-        let median = |of: fn(&Run) -> f64| {
-            spread(report.runs.iter().map(of)).map_or(f64::NAN, |(median, ..)| median)
-        };
-        table.row(row("median".to_owned(), &median));
+    for name in report.names() {
+        let runs: Vec<&Run> = report.runs.iter().filter(|run| run.name == name).collect();
+        for (at, run) in runs.iter().enumerate() {
+            let number = format!("{name} {}", at + 1);
+            table.row(row(number.trim_start().to_owned(), &|of| of(run)));
+        }
+        if runs.len() > 1 {
+            let median = |of: fn(&Run) -> f64| {
+                let runs = runs.iter().map(|run| of(run));
+                spread(runs).map_or(f64::NAN, |(median, ..)| median)
+            };
+            table.row(row(format!("{name} median").trim_start().to_owned(), &median));
+        }
     }
     table
 }
@@ -76,7 +94,7 @@ mod tests {
             server: "graftd 1 over HTTP".to_owned(),
             target_ms: Some(5.0),
             quantile: 0.99,
-            highest_rate: Some(100.0),
+            highest_rates: std::iter::once((String::new(), 100.0)).collect(),
             runs: vec![run(99.0), run(101.0), run(100.0)],
             doubts: vec!["the client was behind".to_owned()],
             ..Report::default()

@@ -42,7 +42,7 @@ use crate::model::stash::{PrivateCopy, Stash, Stashed};
 use crate::model::way::WayCell;
 use crate::model::{ModelSpec, Rows, TensorSpec};
 use crate::rows::Storage;
-use crate::sched::config::StageConfig;
+use crate::sched::config::{Batching, StageConfig};
 use crate::sched::event::{Event, Purpose, Store};
 use crate::sched::reuse::Policy;
 use parking_lot::Mutex;
@@ -87,6 +87,10 @@ pub struct LoadConfig {
     pub batch_rows_preferred: Vec<usize>,
     /// How long rows may be held to fill a batch.
     pub queue_delay: Duration,
+    /// What batches are formed by.
+    pub batching: Batching,
+    /// Within what answers should be there of models that do not say.
+    pub latency_target: Option<Duration>,
     /// Equal rows may be joined.
     pub join: bool,
     /// Whether models go through shared bases that do not say.
@@ -347,11 +351,14 @@ impl Loader {
         let batch_rows_max = batch_rows_max.min(spec.request_rows_max.unwrap_or(batch_rows_max));
         let shared = spec.unshared.is_none();
         let preferred = preferred.iter().copied();
+        let batching = self.config.batching;
+        let knee = if batching == Batching::Eager { batch_rows_max } else { knee };
         StageConfig {
             device: DeviceId(0),
             batch_rows_max: batch_rows_max.max(1),
             batch_rows_knee: knee.min(batch_rows_max).max(1),
             batch_rows_preferred: preferred.filter(|&rows| rows <= batch_rows_max).collect(),
+            batching,
             queue_rows_max: spec.queue.rows_max,
             queue_delay: spec.settings.queue_delay.unwrap_or(self.config.queue_delay),
             join: spec.settings.dedupe.unwrap_or(self.config.join) && shared,

@@ -31,7 +31,8 @@ impl Own {
         stashed: &Stashed,
     ) -> Result<Self, String> {
         let typed = config.models.get(&found.name).cloned().unwrap_or_default();
-        let settings = typed.over(&setup.settings);
+        let usual = Settings { latency_target: config.latency_target, ..Settings::default() };
+        let settings = typed.over(&setup.settings).over(&usual);
         let fitted = setup.declared.fit(stashed.model.inputs(), stashed.model.outputs());
         let fitted = fitted.map_err(|why| format!("config.pbtxt: {why}"))?;
         let session = session(config, &setup.session, &settings);

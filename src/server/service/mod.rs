@@ -11,6 +11,7 @@ mod regions;
 mod settings;
 pub mod status;
 
+use super::record::Recorder;
 use super::regions::Regions;
 use super::rights::Peer;
 use crate::driver::{Call, Driver, Reply};
@@ -96,6 +97,7 @@ pub struct Service {
     decisions: decisions::Ring,
     draining: AtomicBool,
     timeout: Option<Duration>,
+    recorder: Option<Recorder>,
 }
 
 impl Service {
@@ -118,7 +120,19 @@ impl Service {
             decisions: decisions::Ring::default(),
             draining: AtomicBool::new(false),
             timeout,
+            recorder: None,
         }
+    }
+
+    /// The same, with a recorder that sees what comes.
+    #[must_use]
+    pub fn recording(self, recorder: Option<Recorder>) -> Self {
+        Self { recorder, ..self }
+    }
+
+    /// Writes what was recorded and not yet written.
+    pub fn finish_record(&self) {
+        self.recorder.iter().for_each(Recorder::finish);
     }
 
     fn catalog(&self) -> Arc<Catalog> {
@@ -214,7 +228,11 @@ impl Service {
             let rows_max = self.driver.limits().rows_max;
             let checked = check::check(&request, &spec, context.peer.tenant, rows_max)
                 .inspect_err(|error| account.invalid(&request.id, error))?;
-            let reply = self.driver.call(self.call(&spec, &checked, context)).await;
+            let call = self.call(&spec, &checked, context);
+            if let Some(recorder) = &self.recorder {
+                recorder.saw(start, &spec, &checked, call.timeout);
+            }
+            let reply = self.driver.call(call).await;
             if let Outcome::Refused { refusal: refusal @ Refusal::NoStage, .. } = reply.outcome {
                 refused = Some((spec, refusal));
                 continue;

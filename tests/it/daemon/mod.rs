@@ -24,7 +24,7 @@ use graftd::repository::{Options, Repository, Served, Watch};
 use graftd::request::{InferRequest, InferResponse, Input, Output};
 use graftd::rows::Inputs;
 use graftd::sched::Load;
-use graftd::sched::config::Config;
+use graftd::sched::config::{Batching, Config};
 use graftd::server::regions::{RegionLimits, Regions};
 use graftd::server::rights::{Listener, Peer};
 use graftd::server::service::{Codec, Context, Service};
@@ -81,6 +81,8 @@ impl Settings {
             batch_rows_max: Some(8),
             batch_rows_preferred: Vec::new(),
             queue_delay: Duration::ZERO,
+            batching: Batching::Learned,
+            latency_target: None,
             join: true,
             sharing: graftd::sched::reuse::Policy::Auto,
             base_storage: graftd::rows::Storage::Exact,

@@ -9,6 +9,7 @@ use crate::machine::kept;
 use crate::machine::trace::{Point, Shape, USUAL, trace};
 use graftd::sched::event::Store;
 use graftd::sched::reuse::Policy;
+use graftd::simulate::machine as simulate;
 
 /// What the learned choice may cost over the better fixed one.
 const WORST: f64 = 1.05;
@@ -71,8 +72,11 @@ fn told_of_deadlines_it_answers_more_in_time_than_eager_batching_and_wastes_noth
         batch_max: 16,
         cv: 2.0,
     };
-    let (ours, eager) = (regime.goodput(true, 4_000, 1), regime.goodput(false, 4_000, 1));
+    let (ours, eager) = (
+        regime.goodput(simulate::Policy::Learned, 4_000, 1),
+        regime.goodput(simulate::Policy::Eager, 4_000, 1),
+    );
     assert!(ours >= 1.1 * eager, "{}: {ours:.2} of capacity, eager {eager:.2}", regime.name);
-    let overloaded = regime.serve(2.0, true, 4_000, 1);
+    let overloaded = regime.serve(2.0, simulate::Policy::Learned, 4_000, 1);
     assert!(overloaded.on_time_rate >= 0.85 && overloaded.wasted <= 0.03, "{overloaded:?}");
 }
