@@ -50,6 +50,7 @@ check: ## Formatting, lints, every test, documentation, what is used: what a cha
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	$(MAKE) test
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked
+	$(CARGO) check --locked --manifest-path fuzz/Cargo.toml --target-dir $(TARGET)/fuzz
 	$(MAKE) deny
 
 deny: ## Licences, duplicates, sources and known faults of the crates that are used, by deny.toml

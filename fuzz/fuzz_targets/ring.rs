@@ -57,6 +57,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         runs: vec![(inputs, 0, usize::from(rows % 8) + 1)],
         output_axes: (0..outputs % 5).map(|index| axis(index).filter(|_| !whole)).collect(),
         whole,
+        ..BatchPlan::default()
     };
     let read = || reply::read(BATCH, &plan, descriptor, room);
     match memory::in_proportion(rest.len(), 64, read) {

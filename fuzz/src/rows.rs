@@ -4,6 +4,8 @@ use graftd::digest::StageDigest;
 use graftd::id::{StageId, Tenant};
 use graftd::model::config::Queue;
 use graftd::model::settings::Settings;
+use graftd::model::stage::StageName;
+use graftd::model::way::WayCell;
 use graftd::model::{ModelSpec, Rows, TensorSpec, check};
 use graftd::request::InferRequest;
 use graftd::rows::Inputs;
@@ -60,13 +62,15 @@ fn model(request: &InferRequest, axis: usize) -> ModelSpec {
     let inputs: Vec<TensorSpec> = inputs.collect();
     let names: BTreeSet<&str> = request.outputs.iter().map(|output| output.name.as_str()).collect();
     let outputs = names.into_iter().map(|name| tensor(name, DataType::Fp32, Some(0)));
+    let digest = StageDigest([0; 32]);
     ModelSpec {
         padding: None,
         name: "m".to_owned(),
         version: 1,
         versions: vec![1],
         stage: StageId(0),
-        digest: StageDigest([0; 32]),
+        digest,
+        called: StageName::whole("m", 1, digest),
         inputs,
         outputs: outputs.collect(),
         rows: Rows::Independent { how: "it is said here".to_owned() },
@@ -80,6 +84,7 @@ fn model(request: &InferRequest, axis: usize) -> ModelSpec {
         config: Arc::default(),
         counts: Arc::default(),
         findings: BTreeMap::new(),
+        way: WayCell::default(),
     }
 }
 
