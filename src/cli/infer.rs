@@ -183,6 +183,14 @@ fn from_files(args: &InferArgs, metadata: &Metadata) -> Result<(Value, Bytes), S
         shown.collect::<Vec<_>>().join(", ")
     };
     let inputs = &metadata.inputs;
+    // A name that is mistyped is said as such, and not as one that is missing.
+    let strange = |name: &String| inputs.iter().all(|slot| slot.name != *name);
+    if let Some((name, file)) = args.input.iter().find(|(name, _)| strange(name)) {
+        let known = known(inputs);
+        return Err(format!(
+            "--input {name}={file}: model '{model}' has no input '{name}'; its inputs are {known}"
+        ));
+    }
     if let Some(missing) = inputs.iter().find(|slot| !args.input.iter().any(|i| i.0 == slot.name)) {
         return Err(format!(
             "input '{0}' is missing; model '{model}' takes {1}; type --input {0}=FILE.npy, or give \
@@ -194,14 +202,13 @@ fn from_files(args: &InferArgs, metadata: &Metadata) -> Result<(Value, Bytes), S
     if let Some(name) = args.outputs.iter().find(|n| metadata.outputs.iter().all(|o| o.name != **n))
     {
         let known = known(&metadata.outputs);
-        return Err(format!("--outputs {name}: model '{model}' answers with {known}"));
+        return Err(format!(
+            "--outputs {name}: model '{model}' has no output '{name}'; its outputs are {known}"
+        ));
     }
     let mut listed = Vec::new();
     for (name, file) in &args.input {
-        let slot = inputs.iter().find(|slot| slot.name == *name);
-        let slot = slot.ok_or_else(|| {
-            format!("--input {name}={file}: model '{model}' takes {}", known(inputs))
-        })?;
+        let Some(slot) = inputs.iter().find(|slot| slot.name == *name) else { continue };
         let tensor =
             read_input(slot, file).map_err(|why| format!("--input {name}={file} {why}"))?;
         listed.push(json!({

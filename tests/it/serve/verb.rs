@@ -119,7 +119,15 @@ async fn what_is_wrong_is_said_with_what_to_type() {
         (vec!["mlp", "--input", &input("x", "gone.npy")], "cannot be opened"),
         (
             vec!["mlp", "--input", &input("x", &good), "--outputs", "z"],
-            "answers with y (FP32 [-1,8])",
+            "--outputs z: model 'mlp' has no output 'z'; its outputs are y (FP32 [-1,8])",
+        ),
+        (
+            vec!["mlp", "--input", &input("z", "gone.npy")],
+            "--input z=gone.npy: model 'mlp' has no input 'z'; its inputs are x (FP32 [-1,16])",
+        ),
+        (
+            vec!["mlp", "--input", &input("x", &good), "--input", &input("X", &good)],
+            "model 'mlp' has no input 'X'; its inputs are x (FP32 [-1,16])",
         ),
         (
             vec!["mlp", "--input", &input("x", &good), "--param", "timeout=soon"],
