@@ -16,6 +16,8 @@ pub enum ErrorKind {
     BadRequest,
     /// No such model, version or route.
     NotFound,
+    /// What stands for a version is none, whatever the model has.
+    NoVersion,
     /// The route exists, the method does not.
     MethodNotAllowed,
     /// The peer has no right to do this.
@@ -52,9 +54,10 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, for tables that must cover them all.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::BadRequest,
         Self::NotFound,
+        Self::NoVersion,
         Self::MethodNotAllowed,
         Self::Forbidden,
         Self::AlreadyExists,

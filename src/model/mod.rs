@@ -17,6 +17,7 @@ pub mod way;
 pub use spec::{Face, ModelSpec, Rows, TensorSpec};
 
 use crate::error::{ErrorKind, InferError};
+use crate::text;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -72,7 +73,7 @@ impl Catalog {
     /// A version and its state.
     ///
     /// # Errors
-    /// `NotFound`, naming what exists.
+    /// `NotFound`, naming what exists; `NoVersion` for what can be no version.
     pub fn version(&self, model: &str, version: Option<&str>) -> Result<(u64, &State), InferError> {
         let Some(versions) = self.models.get(model) else {
             return Err(self.unknown(model));
@@ -83,7 +84,7 @@ impl Catalog {
             return Err(not_loaded(model, "is not loaded"));
         }
         let found = match version {
-            Some(text) => number(text).and_then(|number| versions.get_key_value(&number)),
+            Some(text) => versions.get_key_value(&asked_number(text)?),
             None => versions
                 .iter()
                 .rev()
@@ -140,6 +141,21 @@ impl Catalog {
 /// A version's number as it is written; in any other spelling, such as 01, it is another name.
 pub fn number(text: &str) -> Option<u64> {
     text.parse().ok().filter(|number: &u64| *number > 0 && number.to_string() == text)
+}
+
+/// The number of a version that a request names.
+///
+/// # Errors
+/// `NoVersion`, saying what a version is.
+pub fn asked_number(text: &str) -> Result<u64, InferError> {
+    number(text).ok_or_else(|| {
+        let why = format!(
+            "'{}' is no version; expected a whole number from 1 on without leading zeros, such as 1, or \
+             none for the newest that answers",
+            text::name(text)
+        );
+        InferError::new(ErrorKind::NoVersion, why)
+    })
 }
 
 fn not_loaded(model: &str, why: &str) -> InferError {

@@ -16,6 +16,8 @@ pub const fn of(kind: ErrorKind) -> (u16, Code) {
     match kind {
         ErrorKind::BadRequest => (400, Code::InvalidArgument),
         ErrorKind::NotFound => (404, Code::NotFound),
+        // A path with such a version leads nowhere, and a field of a message is wrong.
+        ErrorKind::NoVersion => (404, Code::InvalidArgument),
         ErrorKind::MethodNotAllowed => (405, Code::Unimplemented),
         ErrorKind::Forbidden => (403, Code::PermissionDenied),
         ErrorKind::AlreadyExists => (409, Code::AlreadyExists),

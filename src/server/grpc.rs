@@ -93,9 +93,12 @@ impl GrpcInferenceService for Grpc {
         request: Request<ModelReadyRequest>,
     ) -> Result<Response<ModelReadyResponse>, Status> {
         let ModelReadyRequest { name, version: text } = request.into_inner();
-        // An unknown model is not ready; stock clients take an error for a broken server.
-        let ready = self.service.model_ready(&name, version(&text)).unwrap_or(false);
-        Ok(Response::new(ModelReadyResponse { ready }))
+        match self.service.model_ready(&name, version(&text)) {
+            Ok(ready) => Ok(Response::new(ModelReadyResponse { ready })),
+            Err(error) if error.kind == ErrorKind::NoVersion => Err(status(&error)),
+            // An unknown model is not ready; stock clients take an error for a broken server.
+            Err(_) => Ok(Response::new(ModelReadyResponse { ready: false })),
+        }
     }
 
     async fn server_metadata(

@@ -220,7 +220,7 @@ impl Service {
     /// A request asked for what is not there, or not now.
     pub(super) fn count_unplaced(&self, error: &InferError) {
         match error.kind {
-            ErrorKind::NotFound => self.metrics.asked_for_unknown(),
+            ErrorKind::NotFound | ErrorKind::NoVersion => self.metrics.asked_for_unknown(),
             _ => self.metrics.asked_for_unavailable(),
         }
     }

@@ -5,7 +5,7 @@ use super::status::{Limits, LoadNow, ModelStatus, Status, WorkerStatus, stages};
 use crate::clock;
 use crate::error::InferError;
 use crate::metrics::{Metrics, ModelScene, Scene};
-use crate::model::{ModelSpec, State, number};
+use crate::model::{ModelSpec, State, asked_number};
 use crate::proto::ModelStatisticsResponse;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +50,7 @@ impl Service {
         if let Some(model) = model {
             catalog.find(model, version)?;
         }
-        let number = version.and_then(number);
+        let number = version.map(asked_number).transpose()?;
         let wanted = catalog.iter().filter(|&(name, candidate, _)| {
             model.is_none_or(|model| model == name)
                 && number.is_none_or(|number| number == candidate)

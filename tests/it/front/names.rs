@@ -312,10 +312,14 @@ async fn hostile_names_in_messages_are_only_names() {
     for asked in names(&folder) {
         let name = || asked.clone();
         let row = || vec![fp32("x", &[1, 16], &[0.5; 16])];
-        for ask in [Ask::new(&asked, row()), Ask::new("mlp", row()).version(&asked)] {
+        let no_version = Ask::new("mlp", row()).version(&asked);
+        for (ask, expected) in [
+            (Ask::new(&asked, row()), tonic::Code::NotFound),
+            (no_version, tonic::Code::InvalidArgument),
+        ] {
             let answer = soon("an answer", client.model_infer(ask.message(Form::GrpcRaw))).await;
             let Refused { code, message, .. } = read_grpc(answer).expect_err("no such model");
-            assert_eq!(code, 5, "{message}");
+            assert_eq!(code, expected as u32, "{message}");
             check_words(&message, &asked);
         }
         let request = proto::ModelReadyRequest { name: name(), ..Default::default() };

@@ -2,7 +2,9 @@
 
 use super::ask::{Ask, Form, Got, fp32, grpc, singles};
 use super::daemon::{Daemon, Setup, fixtures, needs_runtime};
-use graftd::proto::{ModelMetadataRequest, ModelReadyRequest};
+use graftd::proto::{
+    ModelConfigRequest, ModelMetadataRequest, ModelReadyRequest, ModelStatisticsRequest,
+};
 use serde_json::Value;
 use std::fs;
 
@@ -152,4 +154,47 @@ async fn a_file_that_changes_under_a_live_daemon_changes_nothing() {
     daemon.logged("external:1 changed and cannot be loaded", seen).await;
     assert_eq!(singles(&got(&daemon, four("versions", 5.0)).await.outputs[0]), [8.0; 4]);
     assert_eq!(got(&daemon, row(0.5).parameter("no_cache", true)).await.outputs, before.outputs);
+}
+
+#[tokio::test]
+async fn what_is_no_version_is_told_so_wherever_one_is_named() {
+    needs_runtime!();
+    let daemon = Setup::new(&["mlp"]).start().await;
+    let mut client = daemon.client().await;
+    let mut rpc = grpc(&daemon.setup.socket()).await;
+    for version in ["latest", "01", "0", "-1", "1.0", "18446744073709551616"] {
+        let expected = format!("'{version}' is no version; expected a whole number from 1 on");
+        for verb in ["", "/ready", "/config", "/stats"] {
+            let path = format!("/v2/models/mlp/versions/{version}{verb}");
+            let answer = client.get(&path).await.expect("an answer");
+            let text = String::from_utf8_lossy(&answer.body);
+            assert!(answer.status == 404 && text.contains(&expected), "{path}: {text}");
+        }
+        let (name, version) = ("mlp".to_owned(), version.to_owned());
+        let refused = [
+            rpc.model_ready(ModelReadyRequest { name: name.clone(), version: version.clone() })
+                .await
+                .err(),
+            rpc.model_metadata(ModelMetadataRequest {
+                name: name.clone(),
+                version: version.clone(),
+            })
+            .await
+            .err(),
+            rpc.model_config(ModelConfigRequest { name: name.clone(), version: version.clone() })
+                .await
+                .err(),
+            rpc.model_statistics(ModelStatisticsRequest { name, version: version.clone() })
+                .await
+                .err(),
+            rpc.model_statistics(ModelStatisticsRequest { name: String::new(), version })
+                .await
+                .err(),
+        ];
+        for status in refused {
+            let status = status.expect("a refusal");
+            assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status:?}");
+            assert!(status.message().starts_with(&expected), "{status:?}");
+        }
+    }
 }

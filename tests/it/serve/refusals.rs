@@ -44,8 +44,8 @@ async fn errors_name_the_tensor_what_was_expected_and_what_came() {
         (
             ask(std::slice::from_ref(&x)).version("one"),
             404,
-            tonic::Code::NotFound,
-            &["no version 'one'"],
+            tonic::Code::InvalidArgument,
+            &["'one' is no version", "a whole number from 1 on", "such as 1"],
         ),
         (ask(&[named]), 400, tonic::Code::InvalidArgument, &["no input 'z'", "inputs are x"]),
         (ask(&[]), 400, tonic::Code::InvalidArgument, &["'x'", "missing", "FP32 [-1,16]"]),
