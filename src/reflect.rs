@@ -53,11 +53,52 @@ pub fn from_json<M: Message + Name + Default>(text: &str) -> Result<M, String> {
 /// The message that a text in protobuf's text format says.
 ///
 /// # Errors
-/// A sentence: where the text is wrong, or which field is unknown or of another type.
+/// A sentence with the line: what is wrong there, and what was expected.
 pub fn from_text<M: Message + Name + Default>(text: &str) -> Result<M, String> {
-    let dynamic = DynamicMessage::parse_text_format(definition::<M>()?, &with_colons(text))
-        .map_err(|error| error.to_string())?;
+    let text = with_colons(text);
+    let definition = definition::<M>()?;
+    let dynamic = parsed(&definition, &text).map_err(|why| {
+        let line = line(&definition, &text, &why);
+        format!("line {line}: {}", known(&why).unwrap_or(why))
+    })?;
     dynamic.transcode_to().map_err(|error| error.to_string())
+}
+
+fn parsed(definition: &MessageDescriptor, text: &str) -> Result<DynamicMessage, String> {
+    DynamicMessage::parse_text_format(definition.clone(), text).map_err(|error| error.to_string())
+}
+
+/// The line that an error is about. The parser does not tell, so it is the first at whose end the text is as
+/// wrong as in whole.
+///
+/// # Cost
+/// Parses the text once for each halving of its lines.
+fn line(definition: &MessageDescriptor, text: &str, why: &str) -> usize {
+    let wrong = |text: &str| parsed(definition, text).is_err_and(|found| found == why);
+    // Where more text makes it another error, it is about the end.
+    if !wrong(&format!("{text} %")) {
+        return 1 + text.trim_end().matches('\n').count();
+    }
+    let ends: Vec<&str> = text.match_indices('\n').filter_map(|(end, _)| text.get(..end)).collect();
+    1 + ends.partition_point(|text| !wrong(text))
+}
+
+/// What is wrong with a name that is unknown, and which ones are known; none for other errors.
+fn known(text: &str) -> Option<String> {
+    // The parser's words are: field 'name' not found for message 'of'.
+    let mut quoted = text.split('\'').skip(1).step_by(2);
+    let (name, of) = (quoted.next()?, quoted.next()?);
+    let pool = POOL.as_ref()?;
+    let (what, known): (_, Vec<String>) = if text.starts_with("field '") {
+        let fields = pool.get_message_by_name(of)?;
+        ("field", fields.fields().map(|field| field.name().to_owned()).collect())
+    } else if text.starts_with("value '") {
+        let values = pool.get_enum_by_name(of)?;
+        ("value", values.values().map(|value| value.name().to_owned()).collect())
+    } else {
+        return None;
+    };
+    Some(format!("unknown {what} '{name}'; expected one of {}", known.join(", ")))
 }
 
 /// Writes `name [` as `name: [`, which means the same: the parser wants the colon before lists of messages,
@@ -128,10 +169,38 @@ mod tests {
         assert_eq!(json["input"][0]["data_type"], "TYPE_FP32");
         assert_eq!(json["input"][0]["dims"], json!([-1]));
         assert_eq!(from_json::<ModelConfig>(&json.to_string()).unwrap(), config);
-        let why = from_text::<ModelConfig>("max_batch: 4").unwrap_err();
-        assert!(why.contains("max_batch"), "{why}");
         assert!(from_json::<ModelConfig>("{\"max_batch\": 4}").unwrap_err().contains("max_batch"));
         assert!(from_json::<ModelConfig>("{} {}").is_err());
+    }
+
+    #[test]
+    fn wrong_texts_name_the_line_and_what_was_expected() {
+        let table: [(&str, &[&str]); 8] = [
+            (
+                "name: 'm'\nmax_batch: 4\n",
+                &["line 2: unknown field 'max_batch'; expected one of name, ", " max_batch_size, "],
+            ),
+            (
+                "input [\n  {\n    nmae: 'x' }\n]",
+                &["line 3: unknown field 'nmae'; expected one of name, data_type, "],
+            ),
+            (
+                "# one\ninput { data_type: FP32 }",
+                &["line 2: unknown value 'FP32'; expected one of TYPE_INVALID, TYPE_BOOL, "],
+            ),
+            ("\n\nmax_batch_size: 'four'", &["line 3: expected an integer, but found '\"four\"'"]),
+            (
+                "max_batch_size: 99999999999",
+                &["line 1: ", "a signed 32-bit integer", "99999999999"],
+            ),
+            ("name: 'a'\nname: 'b'", &["line 2: 'name' is already set"]),
+            ("name: 'm'\ninput {\n  name: 'x'\n\n", &["line 3: expected ", "end of input"]),
+            ("name: 'm'\n\nplatform: 'onnx", &["line 3: "]),
+        ];
+        for (text, parts) in table {
+            let why = from_text::<ModelConfig>(text).unwrap_err();
+            parts.iter().for_each(|part| assert!(why.contains(part), "{text}: {why}"));
+        }
     }
 
     #[test]

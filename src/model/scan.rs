@@ -327,7 +327,7 @@ mod tests {
         let expected = [
             "2: 'model.onnx' lies in no version's folder; move it to 2/1/model.onnx; if this is the version of a \
              model, give --models the folder that holds the model's",
-            "ensemble: config.pbtxt: ensemble_scheduling is not served: each model is asked by itself; call the models \
+            "ensemble: config.pbtxt: line 1: ensemble_scheduling is not served: each model is asked by itself; call the models \
              one after another, or merge them into one ONNX file",
             "loose: 'model.onnx' lies in no version's folder; move it to loose/1/model.onnx",
             "own: 'own.onnx' lies in no version's folder; move it to own/1/model.onnx",

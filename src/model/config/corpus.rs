@@ -86,15 +86,12 @@ const TAKEN: [(&str, Comes); 20] = [
 
 /// Files that are refused, with the text.
 const REFUSED: [(&str, &str); 30] = [
-    (
-        "max_batch: 4",
-        "config.pbtxt: field 'max_batch' not found for message 'inference.ModelConfig'",
-    ),
+    ("max_batch: 4", "config.pbtxt: line 1: unknown field 'max_batch'; expected one of name, "),
     (
         "input { nmae: 'x' }",
-        "config.pbtxt: field 'nmae' not found for message 'inference.ModelInput'",
+        "config.pbtxt: line 1: unknown field 'nmae'; expected one of name, data_type, ",
     ),
-    ("max_batch_size: 'four'", "config.pbtxt: expected an integer, but found '\"four\"'"),
+    ("max_batch_size: 'four'", "config.pbtxt: line 1: expected an integer, but found '\"four\"'"),
     ("max_batch_size: -1", "max_batch_size is -1; expected 0 or more"),
     ("name: 'other'", "name is 'other'; expected the folder's name, 'm', or none"),
     (
@@ -218,7 +215,10 @@ fn files_as_people_write_them_are_taken() {
 #[test]
 fn what_is_wrong_or_not_served_is_refused_by_name() {
     for (text, expected) in REFUSED {
-        assert_eq!(read(text).unwrap_err(), expected, "{text}");
+        let why = read(text).unwrap_err();
+        let same =
+            if expected.ends_with(", ") { why.starts_with(expected) } else { why == expected };
+        assert!(same, "{text}: {why}; expected {expected}");
     }
     let why = read("parameters { key: 'session.load_model_format' value: { string_value: 'x' } }");
     assert!(why.unwrap_err().contains("session.disable_prepacking"));

@@ -12,6 +12,7 @@ mod effective;
 mod instances;
 mod labels;
 mod layout;
+mod line;
 mod own;
 mod queue;
 mod session;
@@ -116,7 +117,10 @@ impl Setup {
     pub fn of_config(text: &str, model: &str) -> Result<Self, String> {
         let config = triton::parse(text).map_err(text::plain)?;
         let setup = triton::check(&config, model);
-        let setup = setup.map_err(|why| text::plain(format!("{TRITON}: {why}")))?;
+        let setup = setup.map_err(|why| {
+            let line = line::of(text, &why).map(|line| format!("line {line}: "));
+            text::plain(format!("{TRITON}: {}{why}", line.unwrap_or_default()))
+        })?;
         Ok(Self { config: Some(config), ..setup })
     }
 

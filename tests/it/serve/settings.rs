@@ -136,8 +136,11 @@ async fn shapes_are_as_declared_and_the_model_sees_its_own() {
 async fn what_cannot_be_honoured_makes_the_model_unavailable_and_says_why() {
     needs_runtime!();
     let table = [
-        ("max_batch: 4", "config.pbtxt: field 'max_batch' not found"),
-        ("sequence_batching { }", "config.pbtxt: sequence_batching is not served"),
+        (
+            "name: 'm'\nmax_batch: 4",
+            "config.pbtxt: line 2: unknown field 'max_batch'; expected one of",
+        ),
+        ("\nsequence_batching { }", "config.pbtxt: line 2: sequence_batching is not served"),
         (
             "input { name: 'x' data_type: TYPE_FP32 dims: [ -1, 15 ] }",
             "input 'x' is declared with shape [-1,15]; the model has [-1,16]",
