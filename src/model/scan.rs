@@ -42,8 +42,10 @@ impl Found {
 pub struct Refused {
     /// Where it lies and why it is not taken.
     pub why: String,
-    /// The model and the folder in it that would be a version.
-    pub version: Option<(String, String)>,
+    /// The model that is not served for it, as a whole or in part; none where another file is served in its place.
+    pub model: Option<String>,
+    /// The folder in it that would be a version; none for the model as a whole.
+    pub version: Option<String>,
 }
 
 /// What a directory holds.
@@ -80,18 +82,19 @@ fn listing(paths: Vec<PathBuf>) -> Listing {
     let mut by_name: BTreeMap<(String, u64), PathBuf> = BTreeMap::new();
     let mut left_out = Vec::new();
     let mut refused = Vec::new();
-    let refuse = |why| Refused { why, version: None };
+    let refuse = |why, model| Refused { why, model, version: None };
     for path in paths {
         let Some(Entry { name, versions, others, absent, misfits, lacks }) = entry(&path) else {
             continue;
         };
         if let Err(why) = check_name(&name) {
             if !versions.is_empty() {
-                refused.push(refuse(format!("{}: {why}", path.display())));
+                refused.push(refuse(format!("{}: {why}", path.display()), Some(text::name(&name))));
             }
             continue;
         }
-        refused.extend(lacks.map(|why| refuse(format!("{}: {why}", path.display()))));
+        let lacks = lacks.map(|why| format!("{}: {why}", path.display()));
+        refused.extend(lacks.map(|why| refuse(why, Some(name.clone()))));
         left_out.extend(others.into_iter().map(|version| (name.clone(), version)));
         refused.extend(misfits.into_iter().map(|folder| misfit(&path, &name, folder)));
         refused.extend(absent.into_iter().map(|version| missing(&path, &name, version)));
@@ -99,11 +102,12 @@ fn listing(paths: Vec<PathBuf>) -> Listing {
             if let Some(earlier) = by_name.insert((name.clone(), version), file.clone()) {
                 // One is a file and the other a folder, which may have settings.
                 let (folder, flat) = (earlier.clone().min(file.clone()), earlier.max(file));
-                refused.push(refuse(format!(
+                let why = format!(
                     "{}: model '{name}' version {version} exists twice, and {} is served; move one of them away",
                     flat.display(),
                     folder.display()
-                )));
+                );
+                refused.push(refuse(why, None));
                 by_name.insert((name.clone(), version), folder);
             }
         }
@@ -124,7 +128,7 @@ fn misfit(path: &Path, name: &str, folder: String) -> Refused {
          zeros, such as {name}/1",
         path.join(&folder).display()
     );
-    Refused { why, version: Some((name.to_owned(), shown.to_string())) }
+    Refused { why, model: Some(name.to_owned()), version: Some(shown.to_string()) }
 }
 
 fn missing(path: &Path, name: &str, version: u64) -> Refused {
@@ -133,7 +137,7 @@ fn missing(path: &Path, name: &str, version: u64) -> Refused {
          config.pbtxt",
         path.display()
     );
-    Refused { why, version: Some((name.to_owned(), version.to_string())) }
+    Refused { why, model: Some(name.to_owned()), version: Some(version.to_string()) }
 }
 
 /// What is behind one entry of the directory.
@@ -300,11 +304,12 @@ mod tests {
             assert_eq!(found.folder(), folder.as_deref());
         }
         assert_eq!(listing.left_out, [("tree".to_owned(), 1)]);
-        let misfits = listing.refused.iter().filter_map(|refused| refused.version.clone());
-        let misfits: Vec<_> = misfits.map(|(model, folder)| format!("{model}/{folder}")).collect();
-        assert_eq!(misfits, ["hub/onnx", "tree/02", "tree/latest"]);
-        let others = listing.refused.iter().filter(|refused| refused.version.is_none()).count();
-        assert_eq!(others, 1, "{:?}", listing.refused);
+        let misfits = listing.refused.iter().map(|refused| {
+            let Refused { model, version, .. } = refused;
+            format!("{}/{}", model.as_deref().unwrap(), version.as_deref().unwrap_or_default())
+        });
+        let misfits: Vec<_> = misfits.collect();
+        assert_eq!(misfits, ["bad\\nname/", "hub/onnx", "tree/02", "tree/latest"]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use httpdate::fmt_http_date;
 pub struct IndexEntry {
     /// The model's name.
     pub name: String,
-    /// The version's number, or what stands in its place.
+    /// The version's number, or what stands in its place; empty for a model that has none.
     pub version: String,
     /// `READY`, `LOADING`, `UNLOADING` or `UNAVAILABLE`.
     pub state: &'static str,
@@ -20,7 +20,8 @@ pub struct IndexEntry {
 }
 
 impl Repository {
-    /// Every version that is served, loads, failed or was unloaded; or only those that answer.
+    /// Every version that is served, loads, failed or was unloaded, and what was passed over; or only those that
+    /// answer.
     #[must_use]
     pub fn index(&self, ready_only: bool) -> Vec<IndexEntry> {
         let catalog = self.served().catalog();
@@ -36,11 +37,21 @@ impl Repository {
             IndexEntry { name: name.to_owned(), version, state, reason }
         });
         let passed_over = self.passed_over();
-        let misfits = passed_over.into_iter().filter_map(|Refused { why, version }| {
-            let (name, version) = version?;
-            Some(IndexEntry { name, version, state: "UNAVAILABLE", reason: why })
+        let misfits = passed_over.into_iter().filter_map(|Refused { why, model, version }| {
+            // A model whose files came with a request is served whatever its folder holds.
+            let name =
+                model.filter(|name| version.is_some() || !catalog.models.contains_key(name))?;
+            let (version, reason) = (version.unwrap_or_default(), self.within(&why).to_owned());
+            Some(IndexEntry { name, version, state: "UNAVAILABLE", reason })
         });
         entries.chain(misfits).filter(|entry| !ready_only || entry.state == "READY").collect()
+    }
+
+    /// A sentence that begins with a path of the directory, without the folders above: they are nobody's business.
+    pub(super) fn within<'a>(&self, why: &'a str) -> &'a str {
+        let root = self.options.root.display().to_string();
+        let below = why.strip_prefix(&root).and_then(|rest| rest.strip_prefix('/'));
+        below.unwrap_or(why)
     }
 
     /// What looks like a model in the directory and is not taken, as the last look showed it.

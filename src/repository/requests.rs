@@ -45,11 +45,10 @@ impl Repository {
         })
     }
 
-    /// Why there is no version of a model to load; the folders above the model's are nobody's business.
+    /// Why there is no version of a model to load.
     fn nothing_to_load(&self, name: &str, there: &Listing) -> InferError {
-        let root = format!("{}/", self.options.root.display());
         let Some(refused) = there.refused.first() else { return not_found(name) };
-        let why = refused.why.strip_prefix(&root).unwrap_or(&refused.why);
+        let why = self.within(&refused.why);
         InferError::new(ErrorKind::NotFound, format!("model '{name}' cannot be loaded: {why}"))
     }
 

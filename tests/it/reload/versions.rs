@@ -115,6 +115,47 @@ async fn folders_that_are_no_versions_are_told_of_once_and_shown() {
 }
 
 #[tokio::test]
+async fn model_folders_that_are_refused_are_in_the_index_with_the_reason() {
+    needs_runtime!();
+    let setup = Setup::new(&["mlp"]);
+    let models = setup.models();
+    let write = |file: &str, text: &str| {
+        let path = models.join(file);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(path, text).expect("a new file");
+    };
+    write("ensemble/config.pbtxt", "ensemble_scheduling { step { model_name: 'mlp' } }");
+    write("loose/model.onnx", "a model");
+    write("torch/1/model.pt", "a model");
+    write("bad:name/1/model.onnx", "a model");
+    let daemon = setup.start().await;
+    let mut client = daemon.client().await;
+    let index = client.post("/v2/repository/index", None, "".into()).await.expect("an answer");
+    let index: serde_json::Value = serde_json::from_slice(&index.body).expect("JSON");
+    for (name, reason) in [
+        ("ensemble", "ensemble: config.pbtxt: line 1: ensemble_scheduling is not served"),
+        ("loose", "loose: 'model.onnx' lies in no version's folder"),
+        ("torch", "torch: no 'model.onnx' in version 1; expected torch/1/model.onnx"),
+        ("bad:name", "bad:name: a model's name is 1 to 128 letters"),
+    ] {
+        let entry = index.as_array().expect("a list").iter().find(|it| it["name"] == name);
+        let entry = entry.unwrap_or_else(|| panic!("no {name} in {index}"));
+        assert_eq!((&entry["version"], &entry["state"]), (&"".into(), &"UNAVAILABLE".into()));
+        assert!(entry["reason"].as_str().is_some_and(|why| why.starts_with(reason)), "{entry}");
+    }
+    // Put right, it is as any other.
+    write("torch/1/model.onnx", "");
+    let fixture = crate::serve::daemon::fixtures().join("models/mlp/1/model.onnx");
+    fs::copy(fixture, models.join("torch/1/model.onnx")).expect("a copy");
+    daemon.reload().await;
+    let ready = serde_json::json!({ "ready": true }).to_string();
+    let index = client.post("/v2/repository/index", None, ready.into()).await.expect("an answer");
+    let index: serde_json::Value = serde_json::from_slice(&index.body).expect("JSON");
+    let names: Vec<_> = index.as_array().expect("a list").iter().map(|it| &it["name"]).collect();
+    assert_eq!(names, ["mlp", "torch"]);
+}
+
+#[tokio::test]
 async fn a_slow_load_keeps_nobody_from_looking_again() {
     needs_runtime!();
     let setup = Setup::new(&["mlp", "div", "loop"]).flags(&["--load-timeout-s", "3600"]);
