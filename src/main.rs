@@ -6,6 +6,7 @@ use graftd::cli::serve::{Logging, ServeArgs};
 use graftd::cli::table::width;
 use graftd::cli::{self, Asked, Verb};
 use graftd::daemon::{Daemon, Signals};
+use graftd::engine::runtime;
 use graftd::engine::worker::child;
 use graftd::logging;
 use graftd::progress::Foot;
@@ -45,6 +46,7 @@ fn obey(asked: Asked) -> Result<(), Failure> {
         Verb::Completions(args) => Ok(cli::paper::completions(&args, &mut out)?),
         Verb::Man(args) => Ok(cli::paper::man(&args)?),
         Verb::Worker { .. } => Ok(child::main()?),
+        Verb::TryRuntime { library } => Ok(runtime::tried(&library)?),
     }
 }
 
@@ -56,13 +58,14 @@ fn serve(args: &ServeArgs) -> Result<(), Failure> {
         .iter()
         .for_each(|why| tracing::warn!("a setting does not do what it says: {why}"));
     let plan = args.plan().map_err(Failure::configuration)?;
+    runtime::try_out(&plan.load.program, &plan.load.library).map_err(Failure::configuration)?;
     tracing::info!("ONNX Runtime from {}", plan.load.library.display());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let threads = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("graftd-io")
         .build()
         .map_err(|error| format!("cannot start threads: {error}"))?;
-    let result = runtime.block_on(async {
+    let result = threads.block_on(async {
         let signals = Signals::listen()?;
         let daemon = Daemon::start(plan).await.map_err(Failure::configuration)?;
         daemon.count_lost_lines(log.lost_lines());
@@ -70,7 +73,7 @@ fn serve(args: &ServeArgs) -> Result<(), Failure> {
         Ok(())
     });
     // A model that was just being read does not hold up the end.
-    runtime.shutdown_timeout(Duration::from_millis(500));
+    threads.shutdown_timeout(Duration::from_millis(500));
     result
 }
 
@@ -80,11 +83,11 @@ fn check(args: &ServeArgs) -> Result<(), Failure> {
 
 /// Runs a verb that talks to a daemon.
 fn client(verb: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let threads = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
-    runtime.block_on(verb)
+    threads.block_on(verb)
 }
 
 fn print(text: &str) -> Result<(), Failure> {

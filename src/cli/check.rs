@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// What `--help` says last.
 pub const AFTER_HELP: &str = "\
 Takes the flags, variables and configuration file of `graftd serve`. Each model's files and settings
-are read as a load reads them, from a copy in --work-dir; no model is run.
+are read as a load reads them, from a copy in --work-dir; ONNX Runtime is loaded, no model is run.
 
 ROWS: independent (requests are cut into rows that share batches), to be tried (a load tries that
 out), as sent (one request a run). DEDUPE: whether equal rows run once.
@@ -53,8 +53,13 @@ struct Version {
 pub fn check(args: &ServeArgs, width: Option<usize>, out: &mut impl Write) -> Result<(), Failure> {
     let library = runtime::find(args.running.onnxruntime.as_deref());
     let mut report = Report { warnings: args.doubts(), ..Report::default() };
+    let there = library.is_ok();
     report.problems.extend(library.as_ref().err().cloned());
     let plan = args.plan_with(library.unwrap_or_default()).map_err(Failure::configuration)?;
+    if there {
+        let tried = runtime::try_out(&plan.load.program, &plan.load.library);
+        report.problems.extend(tried.err());
+    }
     report.addresses(&plan);
     match scan::scan(&plan.repository.root) {
         Ok(listing) => report.models(&plan, listing),

@@ -22,6 +22,7 @@ use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use exit::{Failure, Kind};
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 
 /// Serves ONNX models over a Unix socket and never does the same work twice.
 #[derive(Debug, Parser)]
@@ -69,6 +70,12 @@ pub enum Verb {
     Worker {
         /// The model's name and version, as process listings show it
         label: String,
+    },
+    /// Load ONNX Runtime's library and end (started by graftd itself)
+    #[command(hide = true)]
+    TryRuntime {
+        /// The library
+        library: PathBuf,
     },
 }
 

@@ -1,10 +1,16 @@
 //! Finding ONNX Runtime's library: a fixed order of places, and never a file that others may write.
 
+use super::onnx;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// The version of the library that `make` fetches and the tests run with.
 pub const PINNED_VERSION: &str = "1.31.1";
+/// The oldest version whose interface has all that is called here: `api-24` in `Cargo.toml`.
+const LEAST_VERSION: &str = "1.24";
+/// The verb of the process that tries a library.
+const VERB: &str = "try-runtime";
 
 /// Finds the library: what the user named, then the environment, the fetched folder, beside the
 /// executable, and the system's own places.
@@ -75,6 +81,40 @@ fn check(path: &Path) -> Result<PathBuf, String> {
         }
     }
     if path.is_file() { Ok(path) } else { Err("is no file".into()) }
+}
+
+/// Loads a library in a process of its own, as loading is running it.
+///
+/// # Errors
+/// A sentence: why it is no usable ONNX Runtime, and what is expected.
+pub fn try_out(program: &Path, library: &Path) -> Result<(), String> {
+    let shown = library.display();
+    let tried = Command::new(program)
+        .args([VERB.as_ref(), library.as_os_str()])
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("ONNX Runtime's library {shown} could not be tried: {error}"))?;
+    if tried.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&tried.stderr);
+    let why = match said.lines().last() {
+        Some(line) => line.trim_start_matches("graftd: ").to_owned(),
+        None => format!("a process that loads it ends with {}", tried.status),
+    };
+    Err(format!(
+        "{shown} is no usable ONNX Runtime library: {why}; expected a libonnxruntime.so of version \
+         {LEAST_VERSION} or newer for this machine, such as the {PINNED_VERSION} that `make runtime` \
+         fetches; name it with --onnxruntime PATH"
+    ))
+}
+
+/// What the process does that tries a library.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn tried(library: &Path) -> Result<(), String> {
+    onnx::open(library).map(drop)
 }
 
 #[cfg(test)]

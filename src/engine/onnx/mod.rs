@@ -131,6 +131,14 @@ impl std::fmt::Debug for OnnxEngine {
     }
 }
 
+/// Loads ONNX Runtime's library into this process and nothing of it yet.
+///
+/// # Errors
+/// A sentence, when the file is no usable ONNX Runtime.
+pub(super) fn open(library: &Path) -> Result<ort::environment::EnvironmentBuilder, String> {
+    ort::init_from(library).map_err(|error| error.to_string())
+}
+
 /// Loads ONNX Runtime's library into this process; later calls return what the first one found.
 ///
 /// # Errors
@@ -139,7 +147,7 @@ pub fn environment(library: &Path) -> Result<&'static ort::environment::Environm
     static ENVIRONMENT: OnceLock<Result<ort::environment::Environment, String>> = OnceLock::new();
     ENVIRONMENT
         .get_or_init(|| {
-            let builder = ort::init_from(library).map_err(|error| error.to_string())?;
+            let builder = open(library)?;
             let builder = builder.with_name("graftd").with_telemetry(false);
             builder.build().map_err(|error| error.to_string())
         })

@@ -84,6 +84,10 @@ async fn what_keeps_the_daemon_from_starting() {
         (&["--models", "/nowhere"], "problem: --models /nowhere: "),
         (&["--work-dir", file], "problem: --work-dir "),
         (&["--onnxruntime", "/nowhere/lib.so"], "problem: --onnxruntime /nowhere/lib.so: "),
+        (
+            &["--onnxruntime", "/etc/passwd"],
+            "problem: /etc/passwd is no usable ONNX Runtime library: ",
+        ),
     ];
     for (flags, expected) in table {
         let Ended { code, out, err } = check(&setup, flags).await;

@@ -128,3 +128,23 @@ async fn a_wrong_setting() {
     let Ended { code, err, .. } = graftd(Path::new("s.sock"), &gone).await;
     assert!(matches!(code, Some(78)), "{code:?}: {err}");
 }
+
+#[tokio::test]
+async fn a_library_that_is_no_onnx_runtime_ends_the_start() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let socket = folder.path().join("graftd.sock");
+    // A folder of models that would be told of, were it looked at.
+    let models = crate::serve::daemon::fixtures().join("models");
+    let models = models.to_str().expect("UTF-8");
+    let ours = crate::serve::daemon::PROGRAM;
+    for (library, why) in [("/etc/passwd", "dlopen failed"), (ours, "")] {
+        let arguments = ["serve", "--models", models, "--onnxruntime", library];
+        let Ended { code, out, err } = graftd(&socket, &arguments).await;
+        assert_eq!((code, &*out), (Some(78), ""), "{err}");
+        let last = err.lines().last().expect("a sentence");
+        let expected = format!("graftd: {library} is no usable ONNX Runtime library: ");
+        assert!(last.starts_with(&expected) && last.contains(why), "{err}");
+        assert!(last.contains("expected a libonnxruntime.so of version 1.24 or newer"), "{err}");
+        assert!(!err.contains("model ") && !socket.exists(), "{err}");
+    }
+}
