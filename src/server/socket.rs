@@ -8,8 +8,10 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
 };
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::io::{self, Write};
+use std::os::unix::fs::{
+    DirBuilderExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt,
+};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use tokio::net::UnixListener;
@@ -173,7 +175,8 @@ fn lock(path: &Path) -> Result<File, String> {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => {
             let who = UnixStream::connect(path).ok().and_then(|stream| holder(&stream));
-            let who = who.or_else(|| written(&mut file)).unwrap_or_default();
+            let who = who.or_else(|| listed(&file)).or_else(|| written(&file));
+            let who = who.unwrap_or_default();
             return Err(format!(
                 "another graftd{who} serves {shown}; stop it first or choose another --socket"
             ));
@@ -191,11 +194,25 @@ fn holder(stream: &UnixStream) -> Option<String> {
     Some(process(credentials.pid.as_raw_nonzero().get()))
 }
 
+/// The process that has the lock, as the system lists it: it may not yet have written down who it is.
+fn listed(lock: &File) -> Option<String> {
+    // The device is left out: file systems that lie over others have another one than their files' locks.
+    let inode = format!(":{}", lock.metadata().ok()?.ino());
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let ours = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut ours = ours.filter_map(|words| match words[..] {
+        [_, "FLOCK", _, "WRITE", pid, place, ..] if place.ends_with(&inode) => pid.parse().ok(),
+        _ => None,
+    });
+    let pid = ours.next().filter(|pid| *pid > 0)?;
+    ours.next().is_none().then(|| process(pid))
+}
+
 /// The process that wrote its number into the lock.
-fn written(file: &mut File) -> Option<String> {
-    let mut text = String::new();
-    file.take(32).read_to_string(&mut text).ok()?;
-    text.trim().parse().ok().map(process)
+fn written(lock: &File) -> Option<String> {
+    let mut bytes = [0; 32];
+    let length = lock.read_at(&mut bytes, 0).ok()?;
+    str::from_utf8(bytes.get(..length)?).ok()?.trim().parse().ok().map(process)
 }
 
 fn process(pid: i32) -> String {
@@ -218,6 +235,17 @@ mod tests {
         assert!(why.contains(&own), "{why}");
         drop(file);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn who_just_took_the_lock_is_named_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.sock");
+        let file = File::create(beside(&path, "lock")).unwrap();
+        flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
+        let why = lock(&path).unwrap_err();
+        let own = format!("another graftd (process {}) serves ", std::process::id());
+        assert!(why.starts_with(&own), "{why}");
     }
 
     #[tokio::test]
