@@ -1,14 +1,16 @@
 //! What can be said of a version without running it: all that a load looks at before it starts a session.
 
-use super::LoadConfig;
 use super::own::Own;
 use super::stable::stable;
+use super::trial::{Probed, strings_behind, unprobed};
+use super::warm::checked;
+use super::{LoadConfig, spec};
 use crate::graph::Model;
 use crate::graph::rules::{BatchVerdict, batch_axes, deterministic};
-use crate::model::TensorSpec;
 use crate::model::padding::Padding;
 use crate::model::scan::Found;
 use crate::model::stash::Stash;
+use crate::model::{Face, ModelSpec, Rows, TensorSpec};
 use std::sync::atomic::AtomicBool;
 
 /// A version whose files and settings are in order.
@@ -29,7 +31,11 @@ pub struct Checked {
 pub fn check(config: &LoadConfig, stash: &Stash, found: &Found) -> Result<Checked, String> {
     let (setup, stashed) = stable(stash, found, &AtomicBool::new(false))?;
     let own = Own::new(config, found, setup, &stashed)?;
-    padding(&own, &stashed.model).map_err(|why| format!("[[padding]]: {why}"))?;
+    let probed = judged(&own, &stashed.model);
+    let padding = padding(&own, &probed);
+    let padding = padding.map_err(|why| format!("[[padding]] in the model's settings: {why}"))?;
+    let spec = ModelSpec { padding, ..spec(found, &own, &stashed.model, &probed, &[], "") };
+    own.setup.warmup.iter().try_for_each(|warmup| checked(warmup, &spec).map(drop))?;
     let rows = match batch_axes(&stashed.model) {
         BatchVerdict::Independent { .. } => "independent",
         BatchVerdict::Undecided { .. } => "to be tried",
@@ -41,18 +47,38 @@ pub fn check(config: &LoadConfig, stash: &Stash, found: &Found) -> Result<Checke
     Ok(Checked { rows, dedupe, notes })
 }
 
-fn padding(own: &Own, model: &Model) -> Result<(), String> {
-    if own.setup.padding.is_empty() {
-        return Ok(());
-    }
-    let axes = match batch_axes(model) {
-        BatchVerdict::Independent { inputs, .. } | BatchVerdict::Undecided { inputs, .. } => inputs,
-        BatchVerdict::Mixes { why } | BatchVerdict::None { why } => {
-            return Err(format!("requests run as they come, not as rows ({why}); remove it"));
+/// What the graph alone tells of the rows; those that must be tried are taken for none.
+fn judged(own: &Own, model: &Model) -> Probed {
+    let whole = |why: String| Probed { rows: Rows::Whole { why }, ..unprobed(&own.fitted) };
+    let (inputs, outputs, rows) = match batch_axes(model) {
+        BatchVerdict::Independent { inputs, outputs } => {
+            (inputs, outputs, Rows::Independent { how: String::new() })
         }
+        BatchVerdict::Undecided { inputs, why } => {
+            (inputs, vec![None; own.fitted.outputs.len()], Rows::Whole { why })
+        }
+        BatchVerdict::Mixes { why } | BatchVerdict::None { why } => return whole(why),
     };
-    let inputs = own.fitted.inputs.iter().zip(axes);
-    let inputs: Vec<_> = inputs.map(|(face, axis)| TensorSpec::of(face, axis)).collect();
-    let outputs = own.fitted.outputs.iter().map(|face| TensorSpec::of(face, None));
-    Padding::new(&own.setup.padding, &inputs, &outputs.collect::<Vec<_>>()).map(drop)
+    if let Some(why) = strings_behind(model, &inputs) {
+        return whole(why);
+    }
+    let specs = |faces: &[Face], axes: &[Option<usize>]| {
+        faces.iter().zip(axes).map(|(face, &axis)| TensorSpec::of(face, axis)).collect()
+    };
+    let inputs = specs(&own.fitted.inputs, &inputs);
+    let outputs = specs(&own.fitted.outputs, &outputs);
+    Probed { inputs, outputs, rows, ..unprobed(&own.fitted) }
+}
+
+fn padding(own: &Own, probed: &Probed) -> Result<Option<Padding>, String> {
+    if own.setup.padding.is_empty() {
+        return Ok(None);
+    }
+    // Rows with an axis may be found independent by a trial; without any they cannot.
+    match &probed.rows {
+        Rows::Whole { why } if probed.inputs.iter().all(|input| input.axis.is_none()) => {
+            Err(format!("requests run as they come, not as rows ({why}); remove it"))
+        }
+        _ => Padding::new(&own.setup.padding, &probed.inputs, &probed.outputs).map(Some),
+    }
 }

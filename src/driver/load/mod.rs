@@ -245,7 +245,10 @@ impl Loader {
         step.at("measuring batches");
         let times = self.measure(own, &probed, &rehearsal, lanes[0].as_ref()).await;
         let stage = StageId(self.stages.fetch_add(1, Ordering::Relaxed));
-        let mut spec = self.spec(found, stage, own, model, &probed, &times, &host);
+        let runs_in = if matches!(host, Host::Worker(..)) { "worker" } else { "daemon" };
+        let counts = self.driver.metrics().model(&found.name, found.version);
+        let spec = spec(found, own, model, &probed, &times, runs_in);
+        let mut spec = ModelSpec { stage, counts, ..spec };
         if let Some((padding, found)) = padding {
             spec.padding = Some(padding);
             spec.findings.insert("graftd.padding".to_owned(), found);
@@ -368,74 +371,6 @@ impl Loader {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "everything that was found, in one place")]
-    fn spec(
-        &self,
-        found: &Found,
-        stage: StageId,
-        own: &Own,
-        model: &Model,
-        probed: &Probed,
-        times: &[(usize, u64)],
-        host: &Host,
-    ) -> ModelSpec {
-        let unshared = deterministic(model).err().map(|reason| reason.to_string());
-        let mut findings = BTreeMap::new();
-        let mut note = |key: &str, value: String| {
-            findings.insert(format!("graftd.{key}"), value);
-        };
-        note("digest", own.digest.to_string());
-        match &probed.rows {
-            Rows::Independent { how } => note("rows", format!("independent: {how}")),
-            Rows::Whole { why } => note("rows", format!("requests run as they come: {why}")),
-        }
-        note("row_difference", format!("{:e}", probed.difference));
-        note(
-            "sharing",
-            unshared
-                .clone()
-                .map_or_else(|| "equal rows are shared".into(), |why| format!("off: {why}")),
-        );
-        let ignored = own.notes();
-        if !ignored.is_empty() {
-            note("config_ignored", ignored.join("; "));
-        }
-        if !times.is_empty() {
-            let shown = times.iter().map(|(rows, ns)| format!("{rows}: {} us", ns / 1000));
-            note("batch_times", shown.collect::<Vec<_>>().join(", "));
-            let (knee, top) = probe::knee(times);
-            note("batch_rows", format!("{knee} nearly as good as any, {top} at most"));
-        }
-        note(
-            "runs_in",
-            if matches!(host, Host::Worker(..)) { "worker" } else { "daemon" }.to_owned(),
-        );
-        let axes = |specs: &[TensorSpec]| specs.iter().map(|spec| spec.axis).collect();
-        ModelSpec {
-            name: found.name.clone(),
-            version: found.version,
-            versions: vec![found.version],
-            stage,
-            digest: own.digest,
-            called: StageName::whole(&found.name, found.version, own.digest),
-            settings: own.settings.clone(),
-            queue: own.setup.queue.clone(),
-            padding: None,
-            request_rows_max: own.setup.request_rows_max(),
-            setup: own.setup.digest,
-            output_axes: axes(&probed.outputs),
-            whole_axes: probed.outputs.iter().map(|_| None).collect(),
-            inputs: probed.inputs.clone(),
-            outputs: probed.outputs.clone(),
-            rows: probed.rows.clone(),
-            unshared,
-            config: Arc::default(),
-            counts: self.driver.metrics().model(&found.name, found.version),
-            findings,
-            way: WayCell::default(),
-        }
-    }
-
     fn serve(
         &self,
         (stage, slots): (StageId, u32),
@@ -470,6 +405,69 @@ impl Loader {
             self.driver.add_lane(session, lane, up);
         }
         Ok(())
+    }
+}
+
+/// A version as it was found, with neither a stage nor counts yet.
+fn spec(
+    found: &Found,
+    own: &Own,
+    model: &Model,
+    probed: &Probed,
+    times: &[(usize, u64)],
+    runs_in: &str,
+) -> ModelSpec {
+    let unshared = deterministic(model).err().map(|reason| reason.to_string());
+    let mut findings = BTreeMap::new();
+    let mut note = |key: &str, value: String| {
+        findings.insert(format!("graftd.{key}"), value);
+    };
+    note("digest", own.digest.to_string());
+    match &probed.rows {
+        Rows::Independent { how } => note("rows", format!("independent: {how}")),
+        Rows::Whole { why } => note("rows", format!("requests run as they come: {why}")),
+    }
+    note("row_difference", format!("{:e}", probed.difference));
+    note(
+        "sharing",
+        unshared
+            .clone()
+            .map_or_else(|| "equal rows are shared".into(), |why| format!("off: {why}")),
+    );
+    let ignored = own.notes();
+    if !ignored.is_empty() {
+        note("config_ignored", ignored.join("; "));
+    }
+    if !times.is_empty() {
+        let shown = times.iter().map(|(rows, ns)| format!("{rows}: {} us", ns / 1000));
+        note("batch_times", shown.collect::<Vec<_>>().join(", "));
+        let (knee, top) = probe::knee(times);
+        note("batch_rows", format!("{knee} nearly as good as any, {top} at most"));
+    }
+    note("runs_in", runs_in.to_owned());
+    let axes = |specs: &[TensorSpec]| specs.iter().map(|spec| spec.axis).collect();
+    ModelSpec {
+        name: found.name.clone(),
+        version: found.version,
+        versions: vec![found.version],
+        stage: StageId(0),
+        digest: own.digest,
+        called: StageName::whole(&found.name, found.version, own.digest),
+        settings: own.settings.clone(),
+        queue: own.setup.queue.clone(),
+        padding: None,
+        request_rows_max: own.setup.request_rows_max(),
+        setup: own.setup.digest,
+        output_axes: axes(&probed.outputs),
+        whole_axes: probed.outputs.iter().map(|_| None).collect(),
+        inputs: probed.inputs.clone(),
+        outputs: probed.outputs.clone(),
+        rows: probed.rows.clone(),
+        unshared,
+        config: Arc::default(),
+        counts: Arc::default(),
+        findings,
+        way: WayCell::default(),
     }
 }
 

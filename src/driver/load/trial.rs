@@ -50,6 +50,15 @@ pub(super) fn unprobed(fitted: &Fitted) -> Probed {
     }
 }
 
+/// Why rows of strings cannot be told apart, where their batch axis is none that they can be cut along.
+pub(super) fn strings_behind(model: &Model, axes: &[Option<usize>]) -> Option<String> {
+    let behind = |(port, axis): (&crate::graph::Port, &Option<usize>)| {
+        port.datatype == DataType::Bytes && axis.is_some_and(|axis| axis != 0)
+    };
+    let any = model.inputs().iter().zip(axes).any(behind);
+    any.then(|| "strings have their batch axis behind another".to_owned())
+}
+
 /// Finds out whether rows are independent: by the graph where it is clear, and by running rows alone and
 /// beside mates of very different magnitude in any case.
 pub(super) async fn probe_model(
@@ -68,11 +77,7 @@ pub(super) async fn probe_model(
             return with_sample(whole(why), rehearsal, lane).await;
         }
     };
-    let strings = |(port, axis): (&crate::graph::Port, &Option<usize>)| {
-        port.datatype == DataType::Bytes && axis.is_some_and(|axis| axis != 0)
-    };
-    if model.inputs().iter().zip(&axes).any(strings) {
-        let why = "strings have their batch axis behind another".to_owned();
+    if let Some(why) = strings_behind(model, &axes) {
         return with_sample(whole(why), rehearsal, lane).await;
     }
     let inputs: Vec<TensorSpec> =

@@ -6,7 +6,8 @@ use super::trial::{Probed, sample_plan};
 use crate::engine::{BatchPlan, Lane};
 use crate::id::Tenant;
 use crate::model::ModelSpec;
-use crate::model::check;
+use crate::model::check::{self, Checked};
+use crate::model::config::Warmup;
 use std::sync::Arc;
 
 /// Runs at the sizes that will be used.
@@ -26,6 +27,20 @@ pub(super) fn plans(
     sizes.into_iter().map(|rows| sample_plan(probed, sample, rows)).collect()
 }
 
+/// A request that the model's files want run, checked as any other.
+///
+/// # Errors
+/// A sentence with the request's name.
+pub(super) fn checked(warmup: &Warmup, spec: &ModelSpec) -> Result<Checked, String> {
+    let request = warmup.request(&spec.name).map_err(|why| place(warmup, &why))?;
+    let checked = check::check(&request, spec, Tenant(0), usize::MAX);
+    checked.map_err(|error| place(warmup, &error.message))
+}
+
+fn place(warmup: &Warmup, why: &str) -> String {
+    format!("config.pbtxt: model_warmup '{}': {why}", warmup.name)
+}
+
 /// Runs the requests that the model's files want run, on every session.
 ///
 /// # Errors
@@ -37,10 +52,7 @@ pub(super) async fn declared(
     lanes: &[Arc<dyn Lane>],
 ) -> Result<(), String> {
     for warmup in &own.setup.warmup {
-        let place = |why: String| format!("config.pbtxt: model_warmup '{}': {why}", warmup.name);
-        let request = warmup.request(&spec.name).map_err(place)?;
-        let checked = check::check(&request, spec, Tenant(0), usize::MAX);
-        let checked = checked.map_err(|error| place(error.message))?;
+        let checked = checked(warmup, spec)?;
         let axes = if checked.whole { &spec.whole_axes } else { &spec.output_axes };
         let (output_axes, whole) = (axes.clone(), checked.whole);
         let mut plan = BatchPlan { output_axes, whole, ..BatchPlan::default() };
@@ -49,7 +61,7 @@ pub(super) async fn declared(
         for lane in lanes {
             for _ in 0..warmup.count {
                 let run = rehearsal.run(lane.as_ref(), &plan).await;
-                run.map_err(|error| place(error.to_string()))?;
+                run.map_err(|error| place(warmup, &error.to_string()))?;
             }
         }
     }

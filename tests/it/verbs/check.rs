@@ -72,6 +72,42 @@ async fn problems_are_listed_and_counted() {
 }
 
 #[tokio::test]
+async fn what_a_load_would_refuse_of_warm_ups_and_padding_is_a_problem() {
+    needs_runtime!();
+    let setup = Setup::new(&["mlp", "masked"]);
+    setup.add("mlp", "other");
+    setup.add("mlp", "fine");
+    let models = setup.models();
+    let write = |file: &str, text: &str| std::fs::write(models.join(file), text).expect("a file");
+    let warmup = |input: &str, dims: &str| {
+        format!(
+            "max_batch_size: 4 model_warmup {{ name: 'w' batch_size: 2 inputs {{ key: '{input}' value: {{ \
+             data_type: TYPE_FP32 dims: {dims} random_data: true }} }} }}"
+        )
+    };
+    write("mlp/config.pbtxt", &warmup("q", "16"));
+    write("other/config.pbtxt", &warmup("x", "17"));
+    write("fine/config.pbtxt", &warmup("x", "16"));
+    // The batch axis.
+    let padding = "[[padding]]\ninputs = { x = { axis = 1 } }\nmultiple = 4\noutputs = { y = 0 }\n";
+    write("masked/model.toml", padding);
+    let Ended { code, out, .. } = check(&setup, &[]).await;
+    assert_eq!(code, Some(1), "{out}");
+    for part in [
+        "mlp:1: config.pbtxt: model_warmup 'w': model 'mlp' has no input 'q'",
+        "other:1: config.pbtxt: model_warmup 'w': input 'x' has shape [2,17]; expected [-1,16]",
+        "masked:1: [[padding]] in the model's settings: output 'y' axis 0 cannot be padded",
+    ] {
+        assert!(out.contains(&format!("problem: {part}")), "{part} is not in\n{out}");
+    }
+    assert!(!out.contains("fine:1: "), "{out}");
+    // A load says the same.
+    let daemon = setup.start().await;
+    daemon.logged("model_warmup 'w': input 'x' has shape [2,17]", 0).await;
+    daemon.logged("output 'y' axis 0 cannot be padded", 0).await;
+}
+
+#[tokio::test]
 async fn what_keeps_the_daemon_from_starting() {
     needs_runtime!();
     let setup = Setup::new(&["mlp"]);
