@@ -154,7 +154,8 @@ fn raw_shape(
         .clone()
         .try_fold(element_bytes, usize::checked_mul)
         .filter(|&bytes| bytes > 0)
-        .map(|bytes| body_bytes / bytes)
+        // What is no whole row is told as too few bytes for one more.
+        .map(|bytes| body_bytes.div_ceil(bytes))
         .unwrap_or(0);
     let sizes = shape.iter().map(|&dim| usize::try_from(dim).unwrap_or(per_unknown));
     Ok(Shape(sizes.collect()))
@@ -221,7 +222,7 @@ mod tests {
         assert!(raw(DataType::Fp32, &[-1, 0], true, &[0; 24]).is_err());
         assert_eq!(
             raw(DataType::Fp32, &[-1, 4], false, &[0; 24]),
-            Err("input 'IN': shape [1,4] of FP32 needs 16 bytes, but 24 came".to_owned())
+            Err("input 'IN': shape [2,4] of FP32 needs 32 bytes, but 24 came".to_owned())
         );
         assert_eq!(
             RawRequest::new(Bytes::new()).complete(&[], false).map_err(|error| error.message),
