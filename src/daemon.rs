@@ -37,6 +37,9 @@ const SCANS_MAX: usize = 4;
 /// Time between two words to the service manager on how far the models are.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 
+/// Time between two looks at what was learned of costs; what was learned since is lost where the process is killed.
+const REMEMBER_EVERY: Duration = Duration::from_mins(1);
+
 /// A look at the models that is being taken.
 type Scan<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
@@ -105,6 +108,7 @@ pub struct Daemon {
     repository: Arc<Repository>,
     front: Front,
     phases: Phases,
+    loader: Arc<Loader>,
     _socket: SocketFile,
 }
 
@@ -130,7 +134,9 @@ impl Daemon {
         let kept = (stash, shelf(&plan));
         let loader = Loader::new(driver.clone(), pools.clone(), kept, plan.load.clone());
         let loader = Arc::new(loader);
-        let repository = Repository::new(plan.repository.clone(), driver.clone(), loader, served);
+        let (root, costs) = (plan.repository.clone(), loader.clone());
+        let repository = Repository::new(root, driver.clone(), loader, served);
+        tokio::spawn(remember(costs.clone()));
         let regions = Regions::new(plan.regions);
         let record = plan.record.as_ref();
         let recorder = record.map(|(file, bytes)| Recorder::start(file, *bytes)).transpose()?;
@@ -159,7 +165,8 @@ impl Daemon {
             }
             tokio::spawn(front.clone().tcp(listener));
         }
-        Ok(Self { plan, service, driver, repository, front, phases, _socket: socket })
+        let loader = costs;
+        Ok(Self { plan, service, driver, repository, front, phases, loader, _socket: socket })
     }
 
     /// Says where to learn how many lines of the log were dropped.
@@ -207,6 +214,7 @@ impl Daemon {
             () = stop => tracing::warn!("told twice: stopping at once"),
         }
         self.service.finish_record();
+        self.loader.remember_costs();
     }
 
     async fn scan_again(&self) {
@@ -265,6 +273,18 @@ impl Daemon {
             // They are told so; whoever does not take that in time is left.
             let _ = tokio::time::timeout(LAST_WORDS, self.front.all_closed()).await;
         }
+    }
+}
+
+/// Keeps what is learned of costs for the next start, now and then.
+async fn remember(loader: Arc<Loader>) {
+    let mut due = tokio::time::interval(REMEMBER_EVERY);
+    loop {
+        due.tick().await;
+        let loader = loader.clone();
+        let kept = tokio::task::spawn_blocking(move || loader.remember_costs());
+        // A disk that fails is told of where it does.
+        let _ = kept.await;
     }
 }
 

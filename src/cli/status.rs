@@ -18,6 +18,9 @@ pub struct StatusArgs {
     /// Unix socket of the daemon
     #[arg(long, value_name = "PATH", env = "GRAFTD_SOCKET", default_value = "graftd.sock")]
     pub socket: PathBuf,
+    /// Show what runs cost, as learned, by model and rows of a batch
+    #[arg(long)]
+    pub costs: bool,
     /// Print the JSON as it came
     #[arg(long)]
     pub json: bool,
@@ -41,6 +44,9 @@ pub async fn status(
     }
     let status: Status = serde_json::from_slice(&answer.body)
         .map_err(|error| format!("the daemon's status cannot be read: {error}; try --json"))?;
+    if args.costs {
+        return Ok(table::print(out, |out| costs(&status.models).write(out, width))?);
+    }
     Ok(table::print(out, |out| show(out, &status, &args.socket, width))?)
 }
 
@@ -98,6 +104,21 @@ fn models(models: &[ModelStatus]) -> Table {
             time(model.p99_us),
             model.queued_rows.to_string(),
         ]);
+    }
+    table
+}
+
+fn costs(models: &[ModelStatus]) -> Table {
+    let mut table =
+        Table::new(&["MODEL", "VERSION", "ROWS", "RUNS", "MEAN", "P95", "P99", "A ROW"]);
+    for model in models {
+        for cost in &model.costs {
+            let times =
+                [cost.mean_us, cost.p95_us, cost.p99_us, cost.mean_us / cost.rows.max(1) as u64];
+            let name = [model.name.clone(), model.version.to_string()];
+            let counts = [cost.rows.to_string(), cost.runs.to_string()];
+            table.row(name.into_iter().chain(counts).chain(times.map(micros)).collect());
+        }
     }
     table
 }

@@ -22,7 +22,7 @@ use crate::reactor::Alarm;
 use crate::rows::Storage;
 use crate::sched::config::{Config, StageConfig};
 use crate::sched::event::{Event, Failure, Job, Outcome, RunReason};
-use crate::sched::{Load, Scheduler};
+use crate::sched::{Load, Scheduler, cost};
 use crate::time::{MonoTime, nanos};
 use ledger::{Ended, Entry, InHand, Ledger, Stand};
 use lineage::Trail;
@@ -230,6 +230,12 @@ impl Driver {
     #[must_use]
     pub fn stage_queue(&self, stage: StageId) -> Option<(usize, Duration)> {
         self.core.lock().sched.stage_queue(stage)
+    }
+
+    /// What was learned of a stage's costs, of the `most` batch sizes that were seen most often.
+    #[must_use]
+    pub fn costs(&self, stage: StageId, most: usize) -> Option<Vec<cost::Learned>> {
+        self.core.lock().sched.learned(stage, most)
     }
 
     /// Whether a stage has nothing to do, or had a batch end lately.

@@ -5,6 +5,7 @@ use super::model::End;
 use super::text::{Kind, Page};
 use super::{Metrics, ModelMetrics, host};
 use crate::sched::Load;
+use crate::sched::cost::Learned;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub struct ModelScene {
     pub version: u64,
     /// It answers.
     pub ready: bool,
+    /// What its runs cost, by the rows of a batch.
+    pub costs: Vec<Learned>,
 }
 
 /// What is so at the moment of asking, beside what was counted.
@@ -145,10 +148,11 @@ impl Metrics {
 
     fn daemon(&self, page: &mut Page, scene: &Scene) {
         page.family("graftd_model_ready", Kind::Gauge, "Whether a version answers");
-        for ModelScene { model, version, ready } in &scene.models {
+        for ModelScene { model, version, ready, .. } in &scene.models {
             let labels = [("model", model.as_str()), ("version", &version.to_string())];
             page.sample(&labels, u8::from(*ready));
         }
+        costs(page, &scene.models);
         let help = "Requests for models or versions that are not there, or cannot answer now";
         page.family("graftd_requests_unplaced_total", Kind::Counter, help);
         page.sample(&[("reason", "unknown")], of(&self.unknown));
@@ -188,6 +192,27 @@ impl Metrics {
         if let Some(bytes) = host::resident_bytes(std::process::id()) {
             page.family("process_resident_memory_bytes", Kind::Gauge, "The daemon's own memory");
             page.sample(&[], bytes);
+        }
+    }
+}
+
+/// What was learned of models' runs; a model that never ran has no lines.
+fn costs(page: &mut Page, models: &[ModelScene]) {
+    let help = "What a run of so many rows takes, waiting excluded, as learned; quantile 0.5 is a moving average";
+    page.family("graftd_run_cost_seconds", Kind::Gauge, help);
+    for ModelScene { model, version, costs, .. } in models {
+        let version = version.to_string();
+        for Learned { rows, mean_ns, likely_ns, high_ns, .. } in costs {
+            let rows = rows.to_string();
+            for (quantile, ns) in [("0.5", mean_ns), ("0.95", likely_ns), ("0.99", high_ns)] {
+                let labels = [
+                    ("model", model.as_str()),
+                    ("version", &version),
+                    ("rows", &rows),
+                    ("quantile", quantile),
+                ];
+                page.sample(&labels, *ns as f64 / 1e9);
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The scheduler's limits, with their units.
 
 use crate::id::DeviceId;
+use crate::sched::cost::Learned;
 use crate::sched::event::Store;
 use std::time::Duration;
 
@@ -93,6 +94,8 @@ pub struct StageConfig {
     pub kept_in: Store,
     /// Bytes of one output row as they were found at load.
     pub output_bytes: u64,
+    /// What is known of its costs before it serves.
+    pub known: Vec<Learned>,
 }
 
 impl Default for StageConfig {
@@ -109,6 +112,7 @@ impl Default for StageConfig {
             store: true,
             kept_in: Store::Answers,
             output_bytes: 0,
+            known: Vec::new(),
         }
     }
 }

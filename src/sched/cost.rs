@@ -4,6 +4,7 @@
 //! Whole numbers and shifts only, so that a recorded trace replays to the bit on any machine.
 
 use crate::time::{MonoTime, nanos};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -97,6 +98,24 @@ impl Gap {
 /// Runs of a size after which its cost is believed.
 const TRIALS: u32 = 3;
 
+/// Runs that what was learned before counts for, at most.
+const RECALLED: u32 = TRIALS + 1;
+
+/// What was learned of one batch size, to be kept and shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Learned {
+    /// The rows of the batch.
+    pub rows: usize,
+    /// Runs that it was seen in.
+    pub runs: u32,
+    /// What a run takes on average, in nanoseconds.
+    pub mean_ns: u64,
+    /// What nineteen runs in twenty stay under.
+    pub likely_ns: u64,
+    /// What all but about one in a hundred stay under.
+    pub high_ns: u64,
+}
+
 /// The cost model of one stage, or of one class of its rows.
 #[derive(Clone, Debug, Default)]
 pub struct Costs {
@@ -105,6 +124,34 @@ pub struct Costs {
 }
 
 impl Costs {
+    /// What was learned before, believed as a few runs are: fresh ones soon count more, and where they are far from it
+    /// it is forgotten.
+    #[must_use]
+    pub fn recall(learned: &[Learned]) -> Self {
+        let mut costs = Self::default();
+        for &Learned { rows, runs, mean_ns, likely_ns, high_ns } in learned {
+            let runs = runs.min(RECALLED);
+            let (likely_ns, high_ns) = (likely_ns.max(mean_ns), high_ns.max(mean_ns));
+            costs.by_rows.insert(rows, Series { runs, strays: 0, mean_ns, high_ns, likely_ns });
+            costs.runs = costs.runs.saturating_add(runs);
+        }
+        costs
+    }
+
+    /// What was learned of the `most` batch sizes that were seen most often, the smallest first.
+    #[must_use]
+    pub fn learned(&self, most: usize) -> Vec<Learned> {
+        let learned = |(&rows, series): (&usize, &Series)| {
+            let Series { runs, mean_ns, likely_ns, high_ns, .. } = *series;
+            Learned { rows, runs, mean_ns, likely_ns, high_ns }
+        };
+        let mut all: Vec<Learned> = self.by_rows.iter().map(learned).collect();
+        all.sort_by_key(|learned| (u32::MAX - learned.runs, learned.rows));
+        all.truncate(most);
+        all.sort_unstable_by_key(|learned| learned.rows);
+        all
+    }
+
     /// Learns from one run.
     pub fn observe(&mut self, rows: usize, service: Duration) {
         let ns = nanos(service);
@@ -275,6 +322,29 @@ mod tests {
         (0..=STRAYS).for_each(|_| costs.observe(1, us(300)));
         assert!(costs.expected(1).unwrap() > us(280));
         assert!(costs.high(1).unwrap() > us(1_000), "it remembers");
+    }
+
+    #[test]
+    fn what_was_learned_before_is_believed_until_runs_say_otherwise() {
+        let us = Duration::from_micros;
+        let mut costs = Costs::default();
+        (0..1_000).for_each(|_| costs.observe(1, us(100)));
+        (0..10).for_each(|_| costs.observe(8, us(400)));
+        costs.observe(3, us(200));
+        let learned = costs.learned(2);
+        assert_eq!(learned.iter().map(|size| size.rows).collect::<Vec<_>>(), [1, 8]);
+        let mut again = Costs::recall(&learned);
+        assert!(again.are_known());
+        let near =
+            |found: Option<Duration>, us: u128| found.unwrap().as_micros().abs_diff(us) <= us / 20;
+        assert!(near(again.expected(1), 100) && near(again.expected(8), 400));
+        // The machine is another one now.
+        (0..=STRAYS).for_each(|_| again.observe(1, us(300)));
+        assert!(near(again.expected(1), 300), "{:?}", again.expected(1));
+        // Or a little slower.
+        let mut slower = Costs::recall(&learned);
+        (0..8).for_each(|_| slower.observe(1, us(130)));
+        assert!(slower.expected(1).unwrap() > us(120), "{:?}", slower.expected(1));
     }
 
     #[test]

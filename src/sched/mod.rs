@@ -37,7 +37,7 @@ use crate::time::{MonoTime, nanos};
 use again::Again;
 use cache::RowIndex;
 use config::{Batching, Config, StageConfig};
-use cost::{Costs, Gap};
+use cost::{Costs, Gap, Learned};
 use event::{Action, Event, Outcome, Purpose, Store};
 use flight::{FlightId, FlightTable};
 use queue::Queue;
@@ -333,13 +333,20 @@ impl Scheduler {
         }
     }
 
+    /// What was learned of a stage's costs, of the `most` batch sizes that were seen most often.
+    #[must_use]
+    pub fn learned(&self, stage: StageId, most: usize) -> Option<Vec<Learned>> {
+        self.stages.get(&stage).map(|stage| stage.costs.learned(most))
+    }
+
     fn stage_up(&mut self, stage: StageId, config: StageConfig) {
         let again = (config.kept_in == Store::Bases).then(Again::default);
+        let costs = Costs::recall(&config.known);
         self.stages.entry(stage).or_insert_with(|| Stage {
             config,
             queue: Queue::default(),
             suspects: Suspects::default(),
-            costs: Costs::default(),
+            costs,
             classes: BTreeMap::new(),
             flights: 0,
             awaiting: 0,

@@ -2,6 +2,7 @@
 
 mod background;
 mod check;
+mod costs;
 mod family;
 mod measure;
 mod own;
@@ -119,6 +120,8 @@ pub struct Loader {
     unfit: Mutex<BTreeMap<StageId, String>>,
     /// What is told of families.
     told: Mutex<family::Told>,
+    /// Whose costs are kept for the next start.
+    costs: Mutex<costs::Kept>,
 }
 
 impl std::fmt::Debug for Loader {
@@ -154,6 +157,7 @@ impl Loader {
             steps: Steps::default(),
             unfit: Mutex::default(),
             told: Mutex::default(),
+            costs: Mutex::default(),
         }
     }
 
@@ -253,7 +257,9 @@ impl Loader {
             spec.padding = Some(padding);
             spec.findings.insert("graftd.padding".to_owned(), found);
         }
-        let config = self.stage_config(&spec, &times);
+        let key = self.cost_key(own);
+        let config =
+            StageConfig { known: self.known(&key, &times), ..self.stage_config(&spec, &times) };
         spec.config = Arc::new(effective(own.setup.config.as_ref(), &loaded(own, &spec, &config)));
         let warm = warm::plans(&probed, &spec, &times, config.batch_rows_max);
         step.at("warming up");
@@ -268,6 +274,7 @@ impl Loader {
         let kept = (&copy, stashed.digest, &config);
         let material = family::Material::of(own, &spec, &probed, sketch, kept, rise);
         self.driver.event(Event::StageUp { stage, config });
+        self.keep_costs(stage, key);
         let slots = u32::try_from(own.session.threads.max(1)).unwrap_or(1);
         self.serve((stage, slots), (host, sessions), warm, &times, copy)?;
         self.keep_material(&spec, material);
@@ -368,6 +375,7 @@ impl Loader {
             store: spec.settings.cache.unwrap_or(true) && shared,
             kept_in: Store::Answers,
             output_bytes: 0,
+            known: Vec::new(),
         }
     }
 

@@ -1,14 +1,18 @@
 //! What was counted, for clients, for Prometheus and for people.
 
 use super::Service;
-use super::status::{Limits, LoadNow, ModelStatus, Status, WorkerStatus, stages};
+use super::status::{CostStatus, Limits, LoadNow, ModelStatus, Status, WorkerStatus, stages};
 use crate::clock;
 use crate::error::InferError;
 use crate::metrics::{Metrics, ModelScene, Scene};
 use crate::model::{ModelSpec, State, asked_number};
 use crate::proto::ModelStatisticsResponse;
+use crate::sched::cost::Learned;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Batch sizes of a model whose costs are told, at most.
+const COSTS_MAX: usize = 8;
 
 impl Service {
     /// Where what happens is counted.
@@ -25,6 +29,10 @@ impl Service {
             model: model.to_owned(),
             version,
             ready: matches!(state, State::Ready(_)),
+            costs: match state {
+                State::Ready(spec) => self.costs(spec),
+                _ => Vec::new(),
+            },
         });
         self.metrics.text(&Scene {
             load: self.driver.load(),
@@ -143,8 +151,14 @@ impl Service {
             p99_us: p99.map(micros),
             queued_rows: queue.map_or(0, |(rows, _)| rows),
             oldest_us: queue.map_or(0, |(_, age)| micros(age)),
+            costs: self.costs(spec).into_iter().map(CostStatus::from).collect(),
             ..bare
         }
+    }
+
+    /// What was learned of a model's runs, of the batch sizes that it ran most often.
+    fn costs(&self, spec: &ModelSpec) -> Vec<Learned> {
+        self.driver.costs(spec.stage, COSTS_MAX).unwrap_or_default()
     }
 
     /// When the daemon's clock started, since 1970.

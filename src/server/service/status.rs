@@ -2,6 +2,7 @@
 
 use crate::driver::pool::{StageFacts, WorkerFacts};
 use crate::metrics::resident_bytes;
+use crate::sched::cost::Learned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -62,6 +63,32 @@ pub struct ModelStatus {
     pub queued_rows: usize,
     /// How long the first of them has waited.
     pub oldest_us: u64,
+    /// What its runs cost, as learned, by the rows of a batch.
+    pub costs: Vec<CostStatus>,
+}
+
+/// What a run of so many rows costs a model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CostStatus {
+    /// The rows.
+    pub rows: usize,
+    /// Runs that it was seen in, or that what was known before counts for.
+    pub runs: u32,
+    /// What a run takes on average, waiting excluded.
+    pub mean_us: u64,
+    /// What nineteen in twenty stay under.
+    pub p95_us: u64,
+    /// What all but about a hundredth stay under.
+    pub p99_us: u64,
+}
+
+impl From<Learned> for CostStatus {
+    fn from(learned: Learned) -> Self {
+        let Learned { rows, runs, mean_ns, likely_ns, high_ns } = learned;
+        let [mean_us, p95_us, p99_us] = [mean_ns, likely_ns, high_ns].map(|ns| ns.div_ceil(1_000));
+        Self { rows, runs, mean_us, p95_us, p99_us }
+    }
 }
 
 /// One worker process.

@@ -3,6 +3,7 @@
 pub(crate) mod ask;
 mod catalog;
 mod classes;
+mod costs;
 mod counts;
 pub(crate) mod daemon;
 mod datatypes;

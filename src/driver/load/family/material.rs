@@ -65,7 +65,8 @@ impl Material {
             copy: copy.clone(),
             content,
             session: own.session.clone(),
-            config: config.clone(),
+            // A leg of it costs something else.
+            config: StageConfig { known: Vec::new(), ..config.clone() },
             sample,
             seed: probed.seed,
             rise,

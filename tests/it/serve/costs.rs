@@ -1,0 +1,81 @@
+//! Learned costs: shown, and kept from start to start.
+
+use super::daemon::{Daemon, Setup, needs_runtime};
+use super::samples::models;
+use graftd::server::service::status::{CostStatus, Status};
+use rustix::process::Signal;
+use serde_json::json;
+use std::path::Path;
+
+async fn status(daemon: &Daemon) -> Status {
+    let answer = daemon.client().await.get("/v2/graftd/status").await.expect("an answer");
+    serde_json::from_slice(&answer.body).expect("a status")
+}
+
+/// What single rows of a model cost.
+async fn single(daemon: &Daemon, model: &str) -> CostStatus {
+    let status = status(daemon).await;
+    let model = status.models.into_iter().find(|found| found.name == model).expect("the model");
+    *model.costs.iter().find(|cost| cost.rows == 1).expect("single rows")
+}
+
+async fn start(splits: &Path) -> Daemon {
+    let flags = ["--splits-dir", splits.to_str().expect("UTF-8"), "--cache-bytes", "0"];
+    Setup::new(&[]).serving(&models()).flags(&flags).start().await
+}
+
+async fn stop(mut daemon: Daemon) {
+    daemon.signal(Signal::TERM);
+    assert!(daemon.ended().await.success());
+}
+
+/// Asks for a row that nobody asked for before.
+async fn ask(daemon: &Daemon, number: usize) {
+    let mut row = vec![1.0; 13];
+    row[0] = number as f64;
+    let x = json!({"name": "x", "shape": [1, 13], "datatype": "FP32", "data": row});
+    let body = json!({ "inputs": [x] }).to_string();
+    let answer = daemon.client().await.post("/v2/models/wine/infer", None, body.into()).await;
+    assert_eq!(answer.expect("an answer").status, 200);
+}
+
+#[tokio::test]
+async fn a_restart_knows_what_runs_cost() {
+    needs_runtime!();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let splits = folder.path().join("splits");
+    let daemon = start(&splits).await;
+    let measured = single(&daemon, "wine").await;
+    assert_eq!(measured.runs, 1, "loading measured it: {measured:?}");
+    assert!(measured.mean_us > 0 && measured.p95_us <= measured.p99_us, "{measured:?}");
+    for number in 0..20 {
+        ask(&daemon, number).await;
+    }
+    let learned = single(&daemon, "wine").await;
+    assert!(learned.runs > 20, "{learned:?}");
+    let page = daemon.client().await.get("/metrics").await.expect("an answer");
+    let page = String::from_utf8(page.body.to_vec()).expect("UTF-8");
+    let series =
+        "graftd_run_cost_seconds{model=\"wine\",version=\"1\",rows=\"1\",quantile=\"0.95\"}";
+    assert!(page.contains(series), "{page}");
+    stop(daemon).await;
+
+    let daemon = start(&splits).await;
+    let recalled = single(&daemon, "wine").await;
+    assert_eq!((recalled.mean_us, recalled.p95_us), (learned.mean_us, learned.p95_us));
+    assert!(recalled.runs > 1 && recalled.runs < 10, "believed as a few runs are: {recalled:?}");
+    stop(daemon).await;
+
+    // Damage is told, and costs what learning costs.
+    for entry in std::fs::read_dir(&splits).expect("the folder") {
+        let path = entry.expect("an entry").path();
+        if path.to_string_lossy().contains("costs1") {
+            let length = std::fs::metadata(&path).expect("a file").len();
+            let file = std::fs::OpenOptions::new().write(true).open(&path).expect("a file");
+            file.set_len(length - 1).expect("a shorter file");
+        }
+    }
+    let daemon = start(&splits).await;
+    daemon.logged("costs are learned anew", 0).await;
+    assert_eq!(single(&daemon, "wine").await.runs, 1);
+}
