@@ -340,11 +340,11 @@ mod tests {
         assert!(near(again.expected(1), 100) && near(again.expected(8), 400));
         // The machine is another one now.
         (0..=STRAYS).for_each(|_| again.observe(1, us(300)));
-        assert!(near(again.expected(1), 300), "{:?}", again.expected(1));
+        assert!(again.expected(1).unwrap() > us(270), "{:?}", again.expected(1));
         // Or a little slower.
         let mut slower = Costs::recall(&learned);
         (0..8).for_each(|_| slower.observe(1, us(130)));
-        assert!(slower.expected(1).unwrap() > us(120), "{:?}", slower.expected(1));
+        assert!(slower.expected(1).unwrap() > us(115), "{:?}", slower.expected(1));
     }
 
     #[test]
