@@ -241,7 +241,13 @@ impl Costs {
 
     /// Sizes not seen cost what lies between their neighbours; beyond the largest, in proportion to it, and below the
     /// smallest what that does.
+    ///
+    /// None of a stage that never ran: what was measured before it served shapes what its first runs teach, and refuses
+    /// nobody.
     fn scaled(&self, rows: usize, pick: impl Fn(&Series) -> u64) -> Option<Duration> {
+        if self.runs == 0 {
+            return None;
+        }
         // Where larger ones hardly ran, a believed one is the better guide.
         let most = self.largest_believed()?;
         let seen = |(&size, series): (&usize, &Series)| (size, pick(series));
@@ -256,7 +262,11 @@ impl Costs {
                 (u128::from(low) * from_high + u128::from(high) * from_low) / (more - less) as u128
             }
         };
-        Some(Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX)))
+        // More rows never take less: of a size that hardly ran, a smaller one that did knows better.
+        let smaller = self.by_rows.range(..=rows).rev();
+        let least = smaller.map(|(_, series)| series).find(|series| series.runs >= TRIALS);
+        let ns = u64::try_from(ns).unwrap_or(u64::MAX).max(least.map_or(0, &pick));
+        Some(Duration::from_nanos(ns))
     }
 }
 
@@ -345,6 +355,26 @@ mod tests {
         let mut slower = Costs::recall(&learned);
         (0..8).for_each(|_| slower.observe(1, us(130)));
         assert!(slower.expected(1).unwrap() > us(115), "{:?}", slower.expected(1));
+    }
+
+    #[test]
+    fn what_was_measured_before_shapes_what_runs_teach_and_is_no_run() {
+        let us = Duration::from_micros;
+        let measured = |rows: usize, ns: u64| Learned {
+            rows,
+            runs: 0,
+            mean_ns: ns,
+            likely_ns: ns,
+            high_ns: ns,
+        };
+        let mut costs = Costs::recall(&[measured(1, 100_000), measured(8, 200_000)]);
+        assert_eq!((costs.expected(1), costs.likely(8)), (None, None));
+        costs.observe(1, us(110));
+        assert!(costs.expected(1).unwrap() > us(100), "its own run counts");
+        assert!(costs.expected(8).unwrap() < us(210), "not eight times as much");
+        // Real rows turn out to be larger than made-up ones were.
+        (0..5).for_each(|_| costs.observe(1, us(900)));
+        assert!(costs.expected(8).unwrap() >= costs.expected(1).unwrap());
     }
 
     #[test]

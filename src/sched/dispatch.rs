@@ -149,7 +149,9 @@ impl Scheduler {
 
     /// Lets go of the first rows of a class that could not be there in time any more if they ran now.
     fn shed_late(&mut self, id: StageId, class: ClassKey) {
-        let likely = self.stages.get(&id).and_then(|stage| stage.costs.likely(1));
+        // One that is alone holds back nobody, and shows what a run takes now.
+        let crowded = self.stages.get(&id).filter(|stage| stage.flights > 1);
+        let likely = crowded.and_then(|stage| stage.costs.likely(1));
         let Some(soonest) = likely.map(|likely| self.now.after(likely)) else { return };
         let head = |sched: &Self| sched.stages.get(&id)?.queue.head(class);
         while let Some(flight) = head(self)

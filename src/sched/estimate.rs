@@ -10,6 +10,9 @@ use crate::time::MonoTime;
 use smallvec::SmallVec;
 use std::time::Duration;
 
+/// After so long without a run, one is let in whatever runs cost before.
+const FORGOTTEN: Duration = Duration::from_secs(10);
+
 impl Scheduler {
     /// Refuses what would be late: its rows stand behind all rows that are queued now.
     pub(super) fn feasible(
@@ -17,7 +20,7 @@ impl Scheduler {
         job: &Job,
         ways: &[Way],
     ) -> Result<(), (Refusal, Option<Duration>)> {
-        if job.deadline.is_none() && job.target.is_none() {
+        if (job.deadline.is_none() && job.target.is_none()) || self.is_forgotten(job.stage) {
             return Ok(());
         }
         let expected = self.expected(job, ways);
@@ -34,6 +37,14 @@ impl Scheduler {
         };
         let retry_after = expected.saturating_sub(left).max(Duration::from_millis(1));
         Err((refusal, Some(retry_after)))
+    }
+
+    /// Whether a stage has done nothing for so long that what it was seen to cost may be so no more: whoever refuses all
+    /// never sees that.
+    fn is_forgotten(&self, id: StageId) -> bool {
+        let idle =
+            |stage: &super::Stage| stage.flights == 0 && self.now.since(stage.moved) >= FORGOTTEN;
+        self.stages.get(&id).is_some_and(idle)
     }
 
     /// The time until the last of a job's rows would be done; zero while nothing was learned.
@@ -92,5 +103,70 @@ impl Scheduler {
         let sessions = self.sessions.serving(job.stage).count().max(1);
         let least = Duration::from_millis(10 * (IN_HAND_MAX / sessions).max(1) as u64);
         self.eta(job.stage, 0).unwrap_or_default().max(least)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::{Config, StageConfig};
+    use super::super::event::{Action, Event, Outcome, Priority, Purpose, Sharing};
+    use super::*;
+    use crate::id::{ClassKey, RequestId, RowKey, SessionId};
+
+    const STAGE: StageId = StageId(0);
+    const SESSION: SessionId = SessionId(0);
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Asks for a new row with a target of 10 ms; a run takes `run`. Whether it was answered.
+    fn answered(scheduler: &mut Scheduler, number: u64, at: MonoTime, run: Duration) -> bool {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&number.to_le_bytes());
+        let job = Job {
+            request: RequestId(number),
+            stage: STAGE,
+            class: ClassKey([0; 16]),
+            rows: vec![RowKey(key)],
+            row_bytes: 1,
+            deadline: None,
+            target: Some(at.after(10 * MS)),
+            priority: Priority::DEFAULT,
+            sharing: Sharing::NONE,
+            path: None,
+        };
+        scheduler.handle(at, Event::Submit(job));
+        let mut end = None;
+        while let Some(action) = scheduler.poll() {
+            match action {
+                Action::Run { session, batch, .. } => {
+                    let row_bytes = 1;
+                    let done = Event::Done { session, batch, service: run, row_bytes };
+                    scheduler.handle(at.after(run), done);
+                }
+                Action::Reply { outcome, .. } => end = Some(outcome),
+                _ => {}
+            }
+        }
+        matches!(end, Some(Outcome::Complete(_)))
+    }
+
+    #[test]
+    fn a_stage_that_refuses_everybody_looks_again_whether_it_has_to() {
+        let mut scheduler = Scheduler::new(Config::default());
+        let at = |ms: u64| MonoTime::from_nanos(ms * 1_000_000);
+        let config = StageConfig::default();
+        scheduler.handle(at(0), Event::StageUp { stage: STAGE, config });
+        let (purpose, slots) = (Purpose::Serving, 1);
+        let up = Event::SessionUp { session: SESSION, stage: STAGE, purpose, slots };
+        scheduler.handle(at(0), up);
+        // Something else has the machine: runs take too long.
+        assert!(answered(&mut scheduler, 0, at(0), 100 * MS), "nothing is known yet");
+        assert!(!answered(&mut scheduler, 1, at(200), MS), "what was learned refuses it");
+        assert!(!answered(&mut scheduler, 2, at(5_000), MS));
+        // It is gone. One is let in now and then, until what runs take is known again.
+        let tries = (1..10).take_while(|&look| {
+            assert!(answered(&mut scheduler, 10 + look, at(look * 11_000), MS), "{look}");
+            !answered(&mut scheduler, 100 + look, at(look * 11_000 + 500), MS)
+        });
+        assert!(tries.count() < 5);
     }
 }

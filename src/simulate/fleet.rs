@@ -40,7 +40,9 @@ impl Fleet<'_> {
     fn counted_at(&self, rate: f64) -> Duration {
         let Some(trace) = self.source.recorded() else { return self.counted };
         let span = trace.span().mul_f64(trace.rate() / rate);
-        self.counted.min(span.saturating_sub(self.warm_up)).max(Duration::from_millis(1))
+        // The last request is to be sent before the end.
+        let left = span.saturating_sub(self.warm_up) + Duration::from_millis(1);
+        self.counted.min(left)
     }
 
     /// Serves a workload at a rate.

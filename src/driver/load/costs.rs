@@ -25,7 +25,7 @@ impl Loader {
     pub(super) fn known(&self, key: &StageDigest, measured: &[(usize, u64)]) -> Vec<Learned> {
         let fresh = || {
             let learned =
-                |&(rows, ns): &(usize, u64)| Learned::once(rows, Duration::from_nanos(ns));
+                |&(rows, ns): &(usize, u64)| Learned::measured(rows, Duration::from_nanos(ns));
             measured.iter().map(learned).collect()
         };
         read(&self.shelf, key).filter(|known| !known.is_empty()).unwrap_or_else(fresh)
@@ -111,8 +111,8 @@ fn processor() -> &'static str {
 
 impl Learned {
     /// What one size is held to cost that was measured and never served.
-    fn once(rows: usize, took: Duration) -> Self {
+    fn measured(rows: usize, took: Duration) -> Self {
         let ns = nanos(took);
-        Self { rows, runs: 1, mean_ns: ns, likely_ns: ns, high_ns: ns }
+        Self { rows, runs: 0, mean_ns: ns, likely_ns: ns, high_ns: ns }
     }
 }

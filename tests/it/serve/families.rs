@@ -363,7 +363,8 @@ fn splits(setup: &Setup) -> BTreeMap<String, u64> {
         let entry = entry.expect("an entry");
         (entry.file_name().into_string().expect("UTF-8"), entry.metadata().expect("a file").ino())
     };
-    folder.map(entry).collect()
+    // What was learned of costs is written whenever it changed.
+    folder.map(entry).filter(|(name, _)| !name.starts_with("costs")).collect()
 }
 
 #[tokio::test]
