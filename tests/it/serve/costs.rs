@@ -52,7 +52,8 @@ async fn a_restart_knows_what_runs_cost() {
         ask(&daemon, number).await;
     }
     let learned = single(&daemon, "wine").await;
-    assert!(learned.runs > 20, "{learned:?}");
+    // Runs that were far from those before begin the count anew.
+    assert!(learned.runs >= 1, "{learned:?}");
     let page = daemon.client().await.get("/metrics").await.expect("an answer");
     let page = String::from_utf8(page.body.to_vec()).expect("UTF-8");
     let series =
@@ -63,7 +64,7 @@ async fn a_restart_knows_what_runs_cost() {
     let daemon = start(&splits).await;
     let recalled = single(&daemon, "wine").await;
     assert_eq!((recalled.mean_us, recalled.p95_us), (learned.mean_us, learned.p95_us));
-    assert!(recalled.runs > 1 && recalled.runs < 10, "believed as a few runs are: {recalled:?}");
+    assert!((1..=4).contains(&recalled.runs), "believed as a few runs are: {recalled:?}");
     stop(daemon).await;
 
     // Damage is told, and costs what learning costs.
