@@ -23,7 +23,7 @@ loaded and no time passes but the simulation's own.
 Examples:
   graftd simulate configs/simulate/two-cores.toml --rate 120 --target-ms 150
   graftd simulate configs/simulate/two-cores.toml --search --target-ms 150 --compare learned,eager,timeout
-  graftd simulate configs/simulate/fleet.toml --rate 20000 --target-ms 100 --duration 60 --html fleet.html";
+  graftd simulate configs/simulate/fleet.toml --rate 10000 --target-ms 100 --duration 60 --html fleet.html";
 
 /// What `graftd simulate` takes.
 #[derive(Clone, Debug, Args)]
