@@ -1,6 +1,6 @@
 //! Traffic as data: who asks for which row of which model, and when; and what became of it, as figures to read.
 //!
-//! Nothing here sends or serves. The same traffic is sent to servers by [`crate::load`], so that figures of different
+//! Nothing here sends or serves. The same traffic is sent to servers by the load generator, so that figures of different
 //! servers come by the same hand. All chance follows from a seed: equal workloads are equal to the nanosecond.
 
 pub mod arrivals;

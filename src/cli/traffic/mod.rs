@@ -37,8 +37,8 @@ pub struct TrafficArgs {
     /// How bunched requests are: even, poisson, gamma:CV or bursts:ON_S,OFF_S [default: poisson]
     #[arg(long, value_name = "HOW", value_parser = process, help_heading = "Traffic")]
     pub arrivals: Option<Process>,
-    /// How often rows come again: unique, or zipf:EXPONENT[,ROWS[,ONCE]], ONCE being the share of
-    /// requests for a row that comes once [default: unique]
+    /// How often rows come again: unique, or zipf:EXPONENT,ROWS,ONCE, of which the last two may be left out;
+    /// ONCE is the share of requests for a row that comes once [default: unique]
     #[arg(long, value_name = "HOW", value_parser = popularity, help_heading = "Traffic")]
     pub popularity: Option<Popularity>,
     /// Rows of a request: N, or LEAST-MOST [default: 1]
