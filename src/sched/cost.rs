@@ -1,10 +1,13 @@
 //! What a batch of so many rows costs a stage, learned from runs.
 //!
-//! Only service times are shown to it, never waiting, so a busy machine does not look like a slow model.
+//! Only service times are shown to it, never waiting, so a busy machine does not look like a slow model. What was seen is
+//! forgotten: averages go back some 32 runs, and high-water marks sink by a part of themselves with every run.
 //! Whole numbers and shifts only, so that a recorded trace replays to the bit on any machine.
 
+use crate::sched::curve::{Curve, Seen};
 use crate::time::{MonoTime, nanos};
 use serde::{Deserialize, Serialize};
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -127,6 +130,16 @@ pub struct Learned {
 pub struct Costs {
     by_rows: BTreeMap<usize, Series>,
     runs: u32,
+    /// What all sizes come to together; worked out when it is first asked for after a run.
+    curves: OnceCell<Curves>,
+}
+
+/// A curve for each of what is told of a size.
+#[derive(Clone, Debug, Default)]
+struct Curves {
+    expected: Curve,
+    likely: Curve,
+    high: Curve,
 }
 
 impl Costs {
@@ -137,7 +150,6 @@ impl Costs {
         let mut costs = Self::default();
         for &Learned { rows, runs, mean_ns, likely_ns, high_ns } in learned {
             let runs = runs.min(RECALLED);
-            let (likely_ns, high_ns) = (likely_ns.max(mean_ns), high_ns.max(mean_ns));
             costs.by_rows.insert(rows, Series { runs, strays: 0, mean_ns, high_ns, likely_ns });
             costs.runs = costs.runs.saturating_add(runs);
         }
@@ -148,8 +160,9 @@ impl Costs {
     #[must_use]
     pub fn learned(&self, most: usize) -> Vec<Learned> {
         let learned = |(&rows, series): (&usize, &Series)| {
-            let Series { runs, mean_ns, likely_ns, high_ns, .. } = *series;
-            Learned { rows, runs, mean_ns, likely_ns, high_ns }
+            let Series { runs, mean_ns, high_ns, .. } = *series;
+            // It sinks by steps of its own, and the mean may be above it for a while.
+            Learned { rows, runs, mean_ns, likely_ns: series.likely_ns.max(mean_ns), high_ns }
         };
         let mut all: Vec<Learned> = self.by_rows.iter().map(learned).collect();
         all.sort_by_key(|learned| (u32::MAX - learned.runs, learned.rows));
@@ -161,6 +174,7 @@ impl Costs {
     /// Learns from one run.
     pub fn observe(&mut self, rows: usize, service: Duration) {
         let ns = nanos(service);
+        self.curves.take();
         self.by_rows.entry(rows).or_default().observe(ns);
         self.runs = self.runs.saturating_add(1);
     }
@@ -174,19 +188,19 @@ impl Costs {
     /// The expected time of a run; none before the first run of any size.
     #[must_use]
     pub fn expected(&self, rows: usize) -> Option<Duration> {
-        self.scaled(rows, Series::expected_ns)
+        self.curve(|curves| &curves.expected, rows)
     }
 
     /// A time that all but about one run in a hundred stay under.
     #[must_use]
     pub fn high(&self, rows: usize) -> Option<Duration> {
-        self.scaled(rows, |series| series.high_ns)
+        self.curve(|curves| &curves.high, rows)
     }
 
     /// A time that nineteen runs in twenty stay under.
     #[must_use]
     pub fn likely(&self, rows: usize) -> Option<Duration> {
-        self.scaled(rows, |series| series.likely_ns)
+        self.curve(|curves| &curves.likely, rows)
     }
 
     /// The same, and for larger ones than were seen no more than for these: whoever refuses what would be slow never
@@ -245,34 +259,30 @@ impl Costs {
         rows
     }
 
-    /// Sizes not seen cost what lies between their neighbours; beyond the largest, in proportion to it, and below the
-    /// smallest what that does.
-    ///
     /// None of a stage that never ran: what was measured before it served shapes what its first runs teach, and refuses
     /// nobody.
-    fn scaled(&self, rows: usize, pick: impl Fn(&Series) -> u64) -> Option<Duration> {
+    fn curve(&self, pick: impl Fn(&Curves) -> &Curve, rows: usize) -> Option<Duration> {
         if self.runs == 0 {
             return None;
         }
-        // Where larger ones hardly ran, a believed one is the better guide.
-        let most = self.largest_believed()?;
-        let seen = |(&size, series): (&usize, &Series)| (size, pick(series));
-        let above = self.by_rows.range(rows..rows.max(most) + 1).next().map(seen);
-        let below = self.by_rows.range(..rows.min(most + 1)).next_back().map(seen);
-        let ns = match (below, above) {
-            (None, None) => return None,
-            (None, Some((_, ns))) => u128::from(ns),
-            (Some((seen, ns)), None) => u128::from(ns) * rows as u128 / seen.max(1) as u128,
-            (Some((less, low)), Some((more, high))) => {
-                let (from_low, from_high) = ((rows - less) as u128, (more - rows) as u128);
-                (u128::from(low) * from_high + u128::from(high) * from_low) / (more - less) as u128
-            }
-        };
-        // More rows never take less: of a size that hardly ran, a smaller one that did knows better.
-        let smaller = self.by_rows.range(..=rows).rev();
-        let least = smaller.map(|(_, series)| series).find(|series| series.runs >= TRIALS);
-        let ns = u64::try_from(ns).unwrap_or(u64::MAX).max(least.map_or(0, &pick));
+        let ns = pick(self.curves.get_or_init(|| self.fit())).at(rows)?;
         Some(Duration::from_nanos(ns))
+    }
+
+    fn fit(&self) -> Curves {
+        let fit = |pick: fn(&Series) -> u64| {
+            let seen = |(&rows, series): (&usize, &Series)| {
+                let runs = u64::from(series.runs);
+                let believed = series.runs >= TRIALS;
+                Seen { rows, runs: runs.min(MEMORY), believed, ns: pick(series) }
+            };
+            Curve::fit(&self.by_rows.iter().map(seen).collect::<Vec<_>>())
+        };
+        Curves {
+            expected: fit(Series::expected_ns),
+            likely: fit(|series| series.likely_ns),
+            high: fit(|series| series.high_ns),
+        }
     }
 }
 

@@ -13,6 +13,7 @@ pub mod batch;
 pub mod cache;
 pub mod config;
 pub mod cost;
+pub mod curve;
 mod dispatch;
 mod estimate;
 pub mod event;
