@@ -109,6 +109,7 @@ impl Scheduler {
 #[cfg(test)]
 mod tests {
     use super::super::config::{Config, StageConfig};
+    use super::super::cost::Learned;
     use super::super::event::{Action, Event, Outcome, Priority, Purpose, Sharing};
     use super::*;
     use crate::id::{ClassKey, RequestId, RowKey, SessionId};
@@ -116,6 +117,21 @@ mod tests {
     const STAGE: StageId = StageId(0);
     const SESSION: SessionId = SessionId(0);
     const MS: Duration = Duration::from_millis(1);
+
+    fn at(ms: u64) -> MonoTime {
+        MonoTime::from_nanos(ms * 1_000_000)
+    }
+
+    /// A stage of which this is known, with one session.
+    fn knowing(known: Vec<Learned>) -> Scheduler {
+        let mut scheduler = Scheduler::new(Config::default());
+        let config = StageConfig { known, ..StageConfig::default() };
+        scheduler.handle(at(0), Event::StageUp { stage: STAGE, config });
+        let (purpose, slots) = (Purpose::Serving, 1);
+        let up = Event::SessionUp { session: SESSION, stage: STAGE, purpose, slots };
+        scheduler.handle(at(0), up);
+        scheduler
+    }
 
     /// Asks for a new row that is wanted within 10 ms, or a second where runs take long. Whether it was answered.
     fn answered(scheduler: &mut Scheduler, number: u64, at: MonoTime, run: Duration) -> bool {
@@ -152,13 +168,7 @@ mod tests {
 
     #[test]
     fn a_stage_that_refuses_everybody_looks_again_whether_it_has_to() {
-        let mut scheduler = Scheduler::new(Config::default());
-        let at = |ms: u64| MonoTime::from_nanos(ms * 1_000_000);
-        let config = StageConfig::default();
-        scheduler.handle(at(0), Event::StageUp { stage: STAGE, config });
-        let (purpose, slots) = (Purpose::Serving, 1);
-        let up = Event::SessionUp { session: SESSION, stage: STAGE, purpose, slots };
-        scheduler.handle(at(0), up);
+        let mut scheduler = knowing(Vec::new());
         // Something else has the machine: runs take too long.
         for number in 0..20 {
             assert!(answered(&mut scheduler, number, at(200 * number), 100 * MS), "{number}");
@@ -171,5 +181,35 @@ mod tests {
             !answered(&mut scheduler, 200 + look, at(look * 11_000 + 500), MS)
         });
         assert!(tries.count() < 5);
+    }
+
+    #[test]
+    fn what_an_earlier_start_learned_decides_from_the_first_row_on_until_runs_say_otherwise() {
+        let mut scheduler = knowing(Vec::new());
+        assert!(answered(&mut scheduler, 0, at(0), MS), "nothing is known");
+        let took = |ns| vec![Learned { rows: 1, runs: 9, mean_ns: ns, likely_ns: ns, high_ns: ns }];
+        let mut scheduler = knowing(took(100_000_000));
+        assert!(!answered(&mut scheduler, 0, at(0), MS), "ten times as long as it may take");
+        // Runs take 11 ms here: four that are far from what was known make it forgotten.
+        for number in 1..=4 {
+            assert!(answered(&mut scheduler, number, at(100 * number), 11 * MS), "{number}");
+        }
+        let fresh = scheduler.stages[&STAGE].costs.expected(1).unwrap();
+        assert!(fresh > 9 * MS && fresh <= 11 * MS, "{fresh:?}");
+    }
+
+    #[test]
+    fn made_up_rows_teach_only_where_nothing_is_known() {
+        let took = |ns| vec![Learned { rows: 1, runs: 9, mean_ns: ns, likely_ns: ns, high_ns: ns }];
+        for (known, after) in [(took(2_000_000), 2 * MS), (Vec::new(), MS)] {
+            let mut scheduler = knowing(known);
+            scheduler.handle(at(0), Event::TrialBegun { stage: STAGE });
+            for number in 0..9 {
+                assert!(answered(&mut scheduler, number, at(100 * number), MS), "{number}");
+            }
+            scheduler.handle(at(900), Event::TrialOver { stage: STAGE });
+            let costs = scheduler.learned(STAGE, 1).unwrap();
+            assert_eq!(Duration::from_nanos(costs[0].mean_ns), after, "{costs:?}");
+        }
     }
 }

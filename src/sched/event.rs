@@ -161,6 +161,16 @@ pub enum Event {
         /// The stage.
         stage: StageId,
     },
+    /// Made-up rows will run on a stage: where its costs are known, these runs are not to change them.
+    TrialBegun {
+        /// The stage.
+        stage: StageId,
+    },
+    /// They ran.
+    TrialOver {
+        /// The stage.
+        stage: StageId,
+    },
     /// Sessions that rest were not started for want of memory.
     RaiseRefused {
         /// The stage.

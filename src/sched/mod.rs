@@ -64,6 +64,8 @@ struct Stage {
     queue: Queue,
     suspects: Suspects,
     costs: Costs,
+    /// What they were before a trial.
+    costs_aside: Option<Costs>,
     /// The same by class: rows of one shape may gain from batches where those of another do not.
     classes: BTreeMap<ClassKey, Costs>,
     /// Flights of this stage, wherever they are.
@@ -114,6 +116,18 @@ impl Stage {
         let ns = u128::from(nanos(service)) * size as u128 / rows.max(1) as u128;
         let share = Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX));
         self.classes.entry(class).or_default().observe(size, share);
+    }
+
+    /// Puts aside what is known: made-up rows may be of any size.
+    fn trial_begun(&mut self) {
+        self.costs_aside = Some(self.costs.clone()).filter(Costs::are_known);
+    }
+
+    /// Knows again what was known; what a trial teaches is better than nothing.
+    fn trial_over(&mut self) {
+        if let Some(costs) = self.costs_aside.take() {
+            self.costs = costs;
+        }
     }
 
     /// Rows beyond which a batch of a class was seen not to pay.
@@ -226,6 +240,8 @@ impl Scheduler {
             Event::StageRetired { stage } => self.stage_retired(stage),
             Event::StageSpare { stage, rise } => self.stage_spare(stage, rise),
             Event::StageNeeded { stage } => self.stage_needed(stage),
+            Event::TrialBegun { stage } => self.trial(stage, Stage::trial_begun),
+            Event::TrialOver { stage } => self.trial(stage, Stage::trial_over),
             Event::RaiseRefused { stage } => self.raise_refused(stage),
             Event::SessionUp { session, stage, purpose, slots } => {
                 self.session_up(session, stage, purpose, slots);
@@ -348,6 +364,7 @@ impl Scheduler {
             queue: Queue::default(),
             suspects: Suspects::default(),
             costs,
+            costs_aside: None,
             classes: BTreeMap::new(),
             flights: 0,
             awaiting: 0,
@@ -362,6 +379,10 @@ impl Scheduler {
             spare_at: None,
             ripe_at: None,
         });
+    }
+
+    fn trial(&mut self, stage: StageId, change: fn(&mut Stage)) {
+        self.stages.get_mut(&stage).into_iter().for_each(change);
     }
 
     fn stage_retired(&mut self, stage: StageId) {

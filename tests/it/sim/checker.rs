@@ -239,7 +239,11 @@ impl Checker {
                 self.ran(&batch.flights)?;
                 return if terminated { self.killed(&batch) } else { self.failed(&batch) };
             }
-            Event::StageSpare { .. } | Event::StageNeeded { .. } | Event::RaiseRefused { .. } => {
+            Event::StageSpare { .. }
+            | Event::StageNeeded { .. }
+            | Event::RaiseRefused { .. }
+            | Event::TrialBegun { .. }
+            | Event::TrialOver { .. } => {
                 return Err("this world spares no stages".into());
             }
             Event::StageFailed { .. } => return Err("this world fails no stages".into()),

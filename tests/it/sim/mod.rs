@@ -13,6 +13,8 @@ mod ways;
 mod world;
 
 use checker::Checker;
+use graftd::id::StageId;
+use graftd::sched::cost::Learned;
 use graftd::sched::event::Action;
 use graftd::sched::{Load, Scheduler};
 use graftd::time::MonoTime;
@@ -38,6 +40,8 @@ trait Subject {
     fn next_wakeup(&self) -> Option<MonoTime>;
     /// What it says of itself; a planted bug keeps that to itself.
     fn own_view(&self) -> Result<Option<(Load, bool)>, String>;
+    /// What it learned of a stage's runs.
+    fn learned(&self, stage: StageId) -> Vec<Learned>;
 }
 
 impl Subject for Scheduler {
@@ -59,6 +63,10 @@ impl Subject for Scheduler {
     fn own_view(&self) -> Result<Option<(Load, bool)>, String> {
         self.verify()?;
         Ok(Some((self.load(), self.is_idle())))
+    }
+
+    fn learned(&self, stage: StageId) -> Vec<Learned> {
+        Self::learned(self, stage, usize::MAX).unwrap_or_default()
     }
 }
 
@@ -100,6 +108,7 @@ impl<S: Subject> Sim<S> {
                 actions.push(action);
             }
             self.checker.step(now, input, actions)?;
+            self.checker.costs(input, |stage| self.subject.learned(stage))?;
             self.checker.wakes(self.subject.next_wakeup())?;
             if let Some((load, is_idle)) = self.subject.own_view()? {
                 self.checker.agrees(load)?;

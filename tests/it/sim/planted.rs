@@ -8,6 +8,7 @@ use super::world::Input;
 use super::{Sim, Subject, outcome};
 use graftd::id::{BatchId, ClassKey, RequestId, SessionId, StageId};
 use graftd::sched::config::Config;
+use graftd::sched::cost::Learned;
 use graftd::sched::event::{
     Action, Event, Failure, Job, Outcome, Priority, Purpose, RowRef, SettledRow, Slot, Tally,
 };
@@ -43,7 +44,7 @@ bugs! {
     // Work.
     RunLost, RunLate, RunTwice, RunOfCancelledRow, RunForgetsRow, ThirdInHand,
     // Sessions and time.
-    WatchdogNever, KillAtOnce, KillNever, IsolateLost, IsolateTwice, RetireLost, ForgetLost, WakeupLate,
+    WaitingCosts, WatchdogNever, KillAtOnce, KillNever, IsolateLost, IsolateTwice, RetireLost, ForgetLost, WakeupLate,
 }
 
 /// The scheduler with one bug.
@@ -57,6 +58,8 @@ struct Planted {
     kept: BTreeSet<Slot>,
     in_hand: BTreeMap<SessionId, (StageId, Vec<BatchId>)>,
     batches: BTreeMap<BatchId, Vec<RowRef>>,
+    now: MonoTime,
+    handed_over: BTreeMap<BatchId, MonoTime>,
     /// Rows that were not run yet, by request.
     unrun: BTreeMap<RequestId, Vec<RowRef>>,
     cancelled: Vec<RowRef>,
@@ -87,6 +90,8 @@ impl Planted {
             kept: BTreeSet::new(),
             in_hand: BTreeMap::new(),
             batches: BTreeMap::new(),
+            now: MonoTime::ZERO,
+            handed_over: BTreeMap::new(),
             unrun: BTreeMap::new(),
             cancelled: Vec::new(),
             released: BTreeSet::new(),
@@ -134,14 +139,21 @@ impl Planted {
                     self.fail_all(*batch, failure);
                 }
             }
-            Event::Done { session, batch, .. } => self.put_down(*session, *batch),
+            Event::Done { session, batch, service, .. } => {
+                self.put_down(*session, *batch);
+                let since =
+                    self.handed_over.remove(batch).filter(|_| self.bug == Bug::WaitingCosts);
+                *service = since.map_or(*service, |since| self.now.since(since));
+            }
             Event::Drain => return self.bug != Bug::DrainIgnored,
             Event::StageRetired { .. } => return self.bug != Bug::RetirementIgnored,
             Event::IsolationFailed { .. }
             | Event::StageFailed { .. }
             | Event::StageSpare { .. }
             | Event::StageNeeded { .. }
-            | Event::RaiseRefused { .. } => {}
+            | Event::RaiseRefused { .. }
+            | Event::TrialBegun { .. }
+            | Event::TrialOver { .. } => {}
         }
         true
     }
@@ -303,6 +315,7 @@ impl Planted {
             }
         }
         self.batches.insert(batch, rows.clone());
+        self.handed_over.insert(batch, self.now);
         if let Some((_, in_hand)) = self.in_hand.get_mut(&session) {
             in_hand.push(batch);
         }
@@ -313,6 +326,7 @@ impl Planted {
 impl Subject for Planted {
     fn handle(&mut self, now: MonoTime, input: &Input) {
         let mut input = input.clone();
+        self.now = now;
         self.out.extend(std::mem::take(&mut self.held));
         let heard = match &mut input {
             Input::Event(event) => self.distort(event),
@@ -347,6 +361,10 @@ impl Subject for Planted {
 
     fn own_view(&self) -> Result<Option<(Load, bool)>, String> {
         Ok(None)
+    }
+
+    fn learned(&self, stage: StageId) -> Vec<Learned> {
+        Subject::learned(&self.scheduler, stage)
     }
 }
 

@@ -3,13 +3,13 @@
 use super::Material;
 use crate::digest;
 use crate::driver::{Call, Driver, Reply};
-use crate::id::Tenant;
+use crate::id::{StageId, Tenant};
 use crate::model::ModelSpec;
 use crate::model::check::path;
 use crate::model::probe::{self, Kind, Sample};
 use crate::model::way::Way;
 use crate::rows::Inputs;
-use crate::sched::event::{Outcome, Priority, Sharing};
+use crate::sched::event::{Event, Outcome, Priority, Sharing};
 use crate::sched::reuse::{Policy, Route};
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +52,21 @@ impl Rounding {
 /// # Errors
 /// A sentence: what differs by more than rounding, or what fails.
 pub(super) async fn prove(
+    driver: &Arc<Driver>,
+    spec: &Arc<ModelSpec>,
+    way: &Way,
+    material: &Material,
+    rounding: Rounding,
+) -> Result<f64, String> {
+    let bases = way.bases.iter().map(|base| base.stage);
+    let stages: Vec<StageId> = bases.chain([way.head, spec.stage]).collect();
+    stages.iter().for_each(|&stage| driver.event(Event::TrialBegun { stage }));
+    let proved = compare(driver, spec, way, material, rounding).await;
+    stages.iter().for_each(|&stage| driver.event(Event::TrialOver { stage }));
+    proved
+}
+
+async fn compare(
     driver: &Arc<Driver>,
     spec: &Arc<ModelSpec>,
     way: &Way,

@@ -1,11 +1,13 @@
 //! What must be true once all actions of an event are done, and once nothing will happen any more.
 
 use super::{Apart, Checker, Place, Session, Stage, Verdict, ensure};
+use crate::sim::world::Input;
 use graftd::id::{ClassKey, StageId};
 use graftd::sched::Load;
 use graftd::sched::config::StageConfig;
-use graftd::sched::event::Purpose;
-use graftd::time::MonoTime;
+use graftd::sched::cost::Learned;
+use graftd::sched::event::{Event, Purpose};
+use graftd::time::{MonoTime, nanos};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -215,6 +217,22 @@ impl Checker {
             let delays = self.stages.values().map(|stage| stage.config.queue_delay);
             let last = self.now.after(delays.fold(self.config.isolation_idle, Duration::max));
             ensure!(wakeup.is_none_or(|at| at <= last), "a wake-up at {wakeup:?} for nothing");
+        }
+        Ok(())
+    }
+
+    /// No run is held to take longer than the longest one did, however long its batch waited.
+    pub(in crate::sim) fn costs(
+        &self,
+        input: &Input,
+        learned: impl Fn(StageId) -> Vec<Learned>,
+    ) -> Verdict {
+        let Input::Event(Event::Done { .. }) = input else { return Ok(()) };
+        for (&id, stage) in &self.stages {
+            let most = nanos(stage.service_max);
+            let fits = |size: &Learned| size.mean_ns.max(size.likely_ns).max(size.high_ns) <= most;
+            let odd = learned(id).into_iter().find(|size| !fits(size));
+            ensure!(odd.is_none(), "runs took {most} ns at most, and {odd:?} was learned of them");
         }
         Ok(())
     }
