@@ -3,7 +3,7 @@
 use super::client::Client;
 use super::exit::Failure;
 use super::table::{self, Table, bytes, micros};
-use crate::server::service::status::{ModelStatus, StageStatus, Status, WorkerStatus};
+use crate::server::service::status::{CostStatus, ModelStatus, StageStatus, Status, WorkerStatus};
 use clap::Args;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub struct StatusArgs {
     /// Unix socket of the daemon
     #[arg(long, value_name = "PATH", env = "GRAFTD_SOCKET", default_value = "graftd.sock")]
     pub socket: PathBuf,
-    /// Show what runs cost, as learned, by model and rows of a batch
+    /// Show what runs cost, as learned, by stage and rows of a batch; RUNS tells how much that is worth
     #[arg(long)]
     pub costs: bool,
     /// Print the JSON as it came
@@ -45,7 +45,7 @@ pub async fn status(
     let status: Status = serde_json::from_slice(&answer.body)
         .map_err(|error| format!("the daemon's status cannot be read: {error}; try --json"))?;
     if args.costs {
-        return Ok(table::print(out, |out| costs(&status.models).write(out, width))?);
+        return Ok(table::print(out, |out| costs(&status).write(out, width))?);
     }
     Ok(table::print(out, |out| show(out, &status, &args.socket, width))?)
 }
@@ -108,17 +108,24 @@ fn models(models: &[ModelStatus]) -> Table {
     table
 }
 
-fn costs(models: &[ModelStatus]) -> Table {
-    let mut table =
-        Table::new(&["MODEL", "VERSION", "ROWS", "RUNS", "MEAN", "P95", "P99", "A ROW"]);
-    for model in models {
-        for cost in &model.costs {
-            let times =
-                [cost.mean_us, cost.p95_us, cost.p99_us, cost.mean_us / cost.rows.max(1) as u64];
-            let name = [model.name.clone(), model.version.to_string()];
+fn costs(status: &Status) -> Table {
+    let headings = ["MODEL", "VER", "STAGE", "ROWS", "RUNS", "MEAN", "P95", "P99", "A ROW"];
+    let mut table = Table::new(&headings);
+    let mut stage = |of: [&str; 3], costs: &[CostStatus]| {
+        for cost in costs {
+            let row = cost.mean_us / cost.rows.max(1) as u64;
             let counts = [cost.rows.to_string(), cost.runs.to_string()];
-            table.row(name.into_iter().chain(counts).chain(times.map(micros)).collect());
+            let times = [cost.mean_us, cost.p95_us, cost.p99_us, row].map(micros);
+            table.row(of.map(str::to_owned).into_iter().chain(counts).chain(times).collect());
         }
+    };
+    for model in &status.models {
+        let version = model.version.to_string();
+        stage([&model.name, &version, "whole"], &model.costs);
+        stage([&model.name, &version, "head"], &model.head_costs);
+    }
+    for (base, costs) in &status.base_costs {
+        stage([base, "-", "base"], costs);
     }
     table
 }

@@ -6,6 +6,7 @@ use super::text::{Kind, Page};
 use super::{Metrics, ModelMetrics, host};
 use crate::sched::Load;
 use crate::sched::cost::Learned;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -27,6 +28,8 @@ pub struct ModelScene {
     pub ready: bool,
     /// What its runs cost, by the rows of a batch.
     pub costs: Vec<Learned>,
+    /// The same of the head that its rows go through above a base; nothing of a model without one.
+    pub head_costs: Vec<Learned>,
 }
 
 /// What is so at the moment of asking, beside what was counted.
@@ -36,6 +39,8 @@ pub struct Scene {
     pub load: Load,
     /// Every version in the catalogue.
     pub models: Vec<ModelScene>,
+    /// What runs of bases cost, by their digests.
+    pub base_costs: BTreeMap<String, Vec<Learned>>,
     /// Worker processes that live.
     pub workers: usize,
     /// The budget of kept rows in bytes.
@@ -152,7 +157,7 @@ impl Metrics {
             let labels = [("model", model.as_str()), ("version", &version.to_string())];
             page.sample(&labels, u8::from(*ready));
         }
-        costs(page, &scene.models);
+        costs(page, scene);
         let help = "Requests for models or versions that are not there, or cannot answer now";
         page.family("graftd_requests_unplaced_total", Kind::Counter, help);
         page.sample(&[("reason", "unknown")], of(&self.unknown));
@@ -196,24 +201,29 @@ impl Metrics {
     }
 }
 
-/// What was learned of models' runs; a model that never ran has no lines.
-fn costs(page: &mut Page, models: &[ModelScene]) {
+/// What was learned of runs; what never ran nor was measured has no lines.
+fn costs(page: &mut Page, scene: &Scene) {
     let help = "What a run of so many rows takes, waiting excluded, as learned; quantile 0.5 is a moving average";
     page.family("graftd_run_cost_seconds", Kind::Gauge, help);
-    for ModelScene { model, version, costs, .. } in models {
+    for ModelScene { model, version, costs, head_costs, .. } in &scene.models {
         let version = version.to_string();
-        for Learned { rows, mean_ns, likely_ns, high_ns, .. } in costs {
-            let rows = rows.to_string();
-            for (quantile, ns) in [("0.5", mean_ns), ("0.95", likely_ns), ("0.99", high_ns)] {
-                let labels = [
-                    ("model", model.as_str()),
-                    ("version", &version),
-                    ("rows", &rows),
-                    ("quantile", quantile),
-                ];
-                page.sample(&labels, *ns as f64 / 1e9);
-            }
+        for (stage, costs) in [("whole", costs), ("head", head_costs)] {
+            let of = [("model", model.as_str()), ("version", &version), ("stage", stage)];
+            costs.iter().for_each(|size| cost(page, &of, size));
         }
+    }
+    page.family("graftd_base_run_cost_seconds", Kind::Gauge, "The same of a base");
+    for (base, costs) in &scene.base_costs {
+        costs.iter().for_each(|size| cost(page, &[("base", base)], size));
+    }
+}
+
+fn cost(page: &mut Page, of: &[(&str, &str)], size: &Learned) {
+    let rows = size.rows.to_string();
+    for (quantile, ns) in [("0.5", size.mean_ns), ("0.95", size.likely_ns), ("0.99", size.high_ns)]
+    {
+        let labels = [of, &[("rows", &rows), ("quantile", quantile)]].concat();
+        page.sample(&labels, ns as f64 / 1e9);
     }
 }
 

@@ -39,6 +39,17 @@ pub enum State {
     Unavailable(String),
 }
 
+impl State {
+    /// The version, if it answers.
+    #[must_use]
+    pub const fn ready(&self) -> Option<&Arc<ModelSpec>> {
+        match self {
+            Self::Ready(spec) => Some(spec),
+            Self::Loading | Self::Unloading | Self::Absent(_) | Self::Unavailable(_) => None,
+        }
+    }
+}
+
 /// Every model and version found, with its state; replaced whole when something changes.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {

@@ -30,7 +30,6 @@ use crate::driver::load::{FamilyFacts, Loader, Loading};
 use crate::driver::pool::WorkerFacts;
 use crate::model::ModelSpec;
 use crate::model::scan::Refused;
-use crate::sched::event::Event;
 use crate::time::MonoTime;
 use books::Books;
 use control::Control;
@@ -185,7 +184,7 @@ impl Repository {
     /// Lets a version go that is in the catalogue no more, once its last row is answered.
     fn retire(&self, spec: Option<Arc<ModelSpec>>) {
         if let Some(spec) = spec {
-            self.driver.event(Event::StageRetired { stage: spec.stage });
+            self.loader.retire(spec.stage);
         }
     }
 }

@@ -93,10 +93,7 @@ impl Served {
     /// A version, if it answers.
     #[must_use]
     pub fn ready(&self, model: &str, version: u64) -> Option<Arc<ModelSpec>> {
-        match self.catalog().models.get(model)?.get(&version)? {
-            State::Ready(spec) => Some(spec.clone()),
-            State::Loading | State::Unloading | State::Absent(_) | State::Unavailable(_) => None,
-        }
+        self.catalog().models.get(model)?.get(&version)?.ready().cloned()
     }
 
     /// Every version that answers; none while one is being loaded.
@@ -106,11 +103,7 @@ impl Served {
         if catalog.iter().any(|(.., state)| matches!(state, State::Loading)) {
             return None;
         }
-        let ready = catalog.iter().filter_map(|(.., state)| match state {
-            State::Ready(spec) => Some(spec.clone()),
-            _ => None,
-        });
-        Some(ready.collect())
+        Some(catalog.iter().filter_map(|(.., state)| state.ready().cloned()).collect())
     }
 
     /// The numbers of a model's versions, whatever their state.

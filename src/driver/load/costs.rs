@@ -1,13 +1,16 @@
 //! Learned costs from start to start: kept by what was run and on what, so that a restart need not learn them again.
 
-use super::own::Own;
-use super::{Isolation, Loader};
+use super::Loader;
+use crate::courtesy;
 use crate::digest::StageDigest;
+use crate::engine::onnx::SessionOptions;
 use crate::id::StageId;
 use crate::model::shelf::{Found, Shelf};
 use crate::sched::cost::Learned;
+use crate::sched::event::Event;
 use crate::time::nanos;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -16,47 +19,48 @@ const KIND: &str = "costs1";
 /// Batch sizes that are kept of a stage, at most.
 const SIZES_MAX: usize = 32;
 
-/// What is kept of stages that serve: under which key, and what was written last.
-pub(super) type Kept = BTreeMap<StageId, (StageDigest, Vec<Learned>)>;
+/// What is kept of stages that serve.
+pub(super) type Kept = BTreeMap<StageId, Entry>;
+
+/// A stage whose costs are kept: under which key, and what was written last.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    key: StageDigest,
+    written: Vec<Learned>,
+}
 
 impl Loader {
-    /// What is known of a stage's costs before it serves: what an earlier start learned, or else what was just measured
-    /// on made-up rows.
+    /// What is known of a stage's costs before it serves: what an earlier start learned, and of other sizes what was
+    /// just measured on made-up rows.
     pub(super) fn known(&self, key: &StageDigest, measured: &[(usize, u64)]) -> Vec<Learned> {
-        let fresh = || {
-            let learned =
-                |&(rows, ns): &(usize, u64)| Learned::measured(rows, Duration::from_nanos(ns));
-            measured.iter().map(learned).collect()
-        };
-        read(&self.shelf, key).filter(|known| !known.is_empty()).unwrap_or_else(fresh)
+        let mut known = read(&self.shelf, key).unwrap_or_default();
+        known.truncate(SIZES_MAX);
+        for &(rows, ns) in measured {
+            if known.iter().all(|size| size.rows != rows) {
+                known.push(Learned::measured(rows, Duration::from_nanos(ns)));
+            }
+        }
+        known
     }
 
     /// What a stage's costs depend on: what it computes, how it is run, and on which machine.
-    pub(super) fn cost_key(&self, own: &Own) -> StageDigest {
+    pub(super) fn cost_key(&self, content: &StageDigest, session: &SessionOptions) -> StageDigest {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(b"graftd costs 1\0").update(&own.digest.0);
-        let library = self.config.library.file_name().unwrap_or_default();
-        let how = match self.config.isolation {
-            Isolation::Worker => "worker",
-            Isolation::Auto => "auto",
-            Isolation::None => "none",
-        };
-        let session = &own.session;
-        for text in [
-            &format!("{:?}", session.provider),
-            &format!("{} threads, {} lanes", session.threads, session.lanes),
-            how,
-            &library.to_string_lossy(),
-            processor(),
-        ] {
-            hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+        hasher.update(b"graftd costs 1\0").update(&content.0);
+        // What cannot be written down is what no session was ever set up as.
+        let session = postcard::to_stdvec(session).unwrap_or_default();
+        let isolation = format!("{:?}", self.config.isolation);
+        let library = library(&self.config.library);
+        for text in [&session[..], isolation.as_bytes(), library.as_bytes(), processor().as_bytes()]
+        {
+            hasher.update(&(text.len() as u64).to_le_bytes()).update(text);
         }
         StageDigest(*hasher.finalize().as_bytes())
     }
 
     /// Has a stage's costs kept from now on.
     pub(super) fn keep_costs(&self, stage: StageId, key: StageDigest) {
-        self.costs.lock().insert(stage, (key, Vec::new()));
+        self.costs.lock().insert(stage, Entry { key, written: Vec::new() });
     }
 
     /// Writes down what was learned since the last time.
@@ -64,15 +68,38 @@ impl Loader {
     /// # Cost
     /// A look under the scheduler's lock for each stage, and a small file for each that learned something.
     pub fn remember_costs(&self) {
-        let mut kept = self.costs.lock();
-        kept.retain(|&stage, (key, written)| {
-            let Some(learned) = self.driver.costs(stage, SIZES_MAX) else { return false };
-            if !learned.is_empty() && learned != *written {
-                write(&self.shelf, key, &learned);
-                *written = learned;
+        // Whoever loads meanwhile does not wait for the disk.
+        let kept = self.costs.lock().clone();
+        for (stage, entry) in kept {
+            if let Some(learned) = self.news(stage, &entry) {
+                write(&self.shelf, &entry.key, &learned);
+                if let Some(entry) = self.costs.lock().get_mut(&stage) {
+                    entry.written = learned;
+                }
             }
-            true
-        });
+        }
+    }
+
+    /// Lets a stage go once its last row is answered; what was learned of it is written down.
+    pub fn retire(&self, stage: StageId) {
+        let entry = self.costs.lock().remove(&stage);
+        if let Some(entry) = entry
+            && let Some(learned) = self.news(stage, &entry)
+        {
+            let shelf = self.shelf.clone();
+            let write = move || write(&shelf, &entry.key, &learned);
+            if let Err(error) = courtesy::background("costs", write) {
+                tracing::debug!("what was learned last is not kept: no thread ({error})");
+            }
+        }
+        self.driver.event(Event::StageRetired { stage });
+    }
+
+    /// What was learned of a stage and is not written down; what was only measured is measured again at the next load.
+    fn news(&self, stage: StageId, entry: &Entry) -> Option<Vec<Learned>> {
+        let mut learned = self.driver.costs(stage, SIZES_MAX)?;
+        learned.retain(|size| size.runs > 0);
+        (!learned.is_empty() && learned != entry.written).then_some(learned)
     }
 }
 
@@ -95,6 +122,13 @@ fn write(shelf: &Shelf, key: &StageDigest, learned: &[Learned]) {
     if let Err(why) = written {
         tracing::warn!("{KIND} {key} cannot be kept in --splits-dir: {why}");
     }
+}
+
+/// The library by its name, which says its version where nobody renamed it, and its length, which differs where they did.
+fn library(path: &Path) -> String {
+    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let length = std::fs::metadata(&path).map_or(0, |data| data.len());
+    format!("{}, {length} bytes", path.file_name().unwrap_or_default().to_string_lossy())
 }
 
 /// The processor's name, and how many cores of it may be used.

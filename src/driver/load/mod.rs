@@ -257,7 +257,7 @@ impl Loader {
             spec.padding = Some(padding);
             spec.findings.insert("graftd.padding".to_owned(), found);
         }
-        let key = self.cost_key(own);
+        let key = self.cost_key(&own.digest, &own.session);
         let config =
             StageConfig { known: self.known(&key, &times), ..self.stage_config(&spec, &times) };
         spec.config = Arc::new(effective(own.setup.config.as_ref(), &loaded(own, &spec, &config)));

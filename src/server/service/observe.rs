@@ -4,10 +4,12 @@ use super::Service;
 use super::status::{CostStatus, Limits, LoadNow, ModelStatus, Status, WorkerStatus, stages};
 use crate::clock;
 use crate::error::InferError;
+use crate::id::StageId;
 use crate::metrics::{Metrics, ModelScene, Scene};
-use crate::model::{ModelSpec, State, asked_number};
+use crate::model::{Catalog, ModelSpec, State, asked_number};
 use crate::proto::ModelStatisticsResponse;
 use crate::sched::cost::Learned;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,18 +27,20 @@ impl Service {
     #[must_use]
     pub fn metrics(&self) -> String {
         let catalog = self.catalog();
-        let models = catalog.iter().map(|(model, version, state)| ModelScene {
-            model: model.to_owned(),
-            version,
-            ready: matches!(state, State::Ready(_)),
-            costs: match state {
-                State::Ready(spec) => self.costs(spec),
-                _ => Vec::new(),
-            },
+        let models = catalog.iter().map(|(model, version, state)| {
+            let spec = state.ready();
+            ModelScene {
+                model: model.to_owned(),
+                version,
+                ready: spec.is_some(),
+                costs: spec.map_or_else(Vec::new, |spec| self.costs(spec.stage)),
+                head_costs: spec.map_or_else(Vec::new, |spec| self.head_costs(spec)),
+            }
         });
         self.metrics.text(&Scene {
             load: self.driver.load(),
             models: models.collect(),
+            base_costs: self.base_costs(&catalog),
             workers: self.repository.workers().len(),
             kept_bytes_max: self.driver.limits().cache_bytes,
             base_bytes_max: self.driver.limits().base_cache_bytes,
@@ -63,10 +67,8 @@ impl Service {
             model.is_none_or(|model| model == name)
                 && number.is_none_or(|number| number == candidate)
         });
-        let model_stats = wanted.filter_map(|(.., state)| match state {
-            State::Ready(spec) => Some(spec.counts.statistics(epoch)),
-            State::Loading | State::Unloading | State::Absent(_) | State::Unavailable(_) => None,
-        });
+        let model_stats =
+            wanted.filter_map(|(.., state)| Some(state.ready()?.counts.statistics(epoch)));
         Ok(ModelStatisticsResponse { model_stats: model_stats.collect() })
     }
 
@@ -91,6 +93,11 @@ impl Service {
             models: catalog
                 .iter()
                 .map(|(name, n, state)| self.model_status(name, n, state))
+                .collect(),
+            base_costs: self
+                .base_costs(&catalog)
+                .into_iter()
+                .map(|(base, learned)| (base, costs(learned)))
                 .collect(),
             passed_over: self.repository.passed_over().into_iter().map(|it| it.why).collect(),
             workers,
@@ -151,14 +158,29 @@ impl Service {
             p99_us: p99.map(micros),
             queued_rows: queue.map_or(0, |(rows, _)| rows),
             oldest_us: queue.map_or(0, |(_, age)| micros(age)),
-            costs: self.costs(spec).into_iter().map(CostStatus::from).collect(),
+            costs: costs(self.costs(spec.stage)),
+            head_costs: costs(self.head_costs(spec)),
             ..bare
         }
     }
 
-    /// What was learned of a model's runs, of the batch sizes that it ran most often.
-    fn costs(&self, spec: &ModelSpec) -> Vec<Learned> {
-        self.driver.costs(spec.stage, COSTS_MAX).unwrap_or_default()
+    /// What was learned of a stage's runs, of the batch sizes that it ran most often.
+    fn costs(&self, stage: StageId) -> Vec<Learned> {
+        self.driver.costs(stage, COSTS_MAX).unwrap_or_default()
+    }
+
+    fn head_costs(&self, spec: &ModelSpec) -> Vec<Learned> {
+        spec.way.get().map_or_else(Vec::new, |way| self.costs(way.head))
+    }
+
+    /// The same of bases, by their digests: several models have one in common.
+    fn base_costs(&self, catalog: &Catalog) -> BTreeMap<String, Vec<Learned>> {
+        let ways = catalog.iter().filter_map(|(.., state)| state.ready()?.way.get());
+        let bases: BTreeMap<String, StageId> = ways
+            .flat_map(|way| way.bases.clone())
+            .map(|base| (base.digest.to_string(), base.stage))
+            .collect();
+        bases.into_iter().map(|(digest, stage)| (digest, self.costs(stage))).collect()
     }
 
     /// When the daemon's clock started, since 1970.
@@ -166,6 +188,10 @@ impl Service {
         let since = self.driver.clock().now().since(crate::time::MonoTime::ZERO);
         clock::wall().saturating_sub(since)
     }
+}
+
+fn costs(learned: Vec<Learned>) -> Vec<CostStatus> {
+    learned.into_iter().map(CostStatus::from).collect()
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -21,6 +21,8 @@ pub struct Status {
     pub ready: bool,
     /// Every version in the catalogue, by name and number.
     pub models: Vec<ModelStatus>,
+    /// What runs of shared bases cost, by their digests.
+    pub base_costs: BTreeMap<String, Vec<CostStatus>>,
     /// What looks like a model in the directory and is not taken, with the reason.
     pub passed_over: Vec<String>,
     /// The worker processes that live.
@@ -65,9 +67,11 @@ pub struct ModelStatus {
     pub oldest_us: u64,
     /// What its runs cost, as learned, by the rows of a batch.
     pub costs: Vec<CostStatus>,
+    /// The same of the head that its rows go through above a base; empty for a model without one.
+    pub head_costs: Vec<CostStatus>,
 }
 
-/// What a run of so many rows costs a model.
+/// What a run of so many rows costs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CostStatus {

@@ -65,8 +65,7 @@ impl Material {
             copy: copy.clone(),
             content,
             session: own.session.clone(),
-            // A leg of it costs something else.
-            config: StageConfig { known: Vec::new(), ..config.clone() },
+            config: config.clone(),
             sample,
             seed: probed.seed,
             rise,

@@ -147,7 +147,7 @@ impl Loader {
                 }
                 member.spec.way.set(None);
             }
-            self.driver.event(Event::StageRetired { stage: member.head });
+            self.retire(member.head);
         }
     }
 
@@ -223,7 +223,7 @@ impl Loader {
                 Ok(Member { spec: spec.clone(), cuts, bases, levels, head, difference, rounded })
             }
             Err(why) => {
-                self.driver.event(Event::StageRetired { stage: head });
+                self.retire(head);
                 Err(why)
             }
         }
@@ -256,7 +256,7 @@ impl Loader {
         let used: BTreeSet<BaseDigest> =
             state.members.values().flat_map(|member| member.bases.iter().copied()).collect();
         for (_, base) in state.bases.extract_if(.., |digest, _| !used.contains(digest)) {
-            self.driver.event(Event::StageRetired { stage: base.stage });
+            self.retire(base.stage);
         }
     }
 
@@ -325,6 +325,8 @@ impl Loader {
         let stage = StageId(self.stages.fetch_add(1, Ordering::Relaxed));
         let slots = u32::try_from(session.threads.max(1)).unwrap_or(1);
         let copy = Arc::new(copy);
+        let key = self.cost_key(&leg.called.digest, session);
+        let config = StageConfig { known: self.known(&key, &[]), ..config };
         let served = if let Some(base) = beside.filter(|&base| self.pools.hosts(base)) {
             self.driver.add_leg(stage, leg, config);
             let mut config = self.worker_config(session, &copy.file(), label);
@@ -339,8 +341,9 @@ impl Loader {
             self.driver.add_leg(stage, leg, config);
             self.serve((stage, slots), (host, sessions), Vec::new(), &[], copy)
         };
+        self.keep_costs(stage, key);
         if served.is_err() {
-            self.driver.event(Event::StageRetired { stage });
+            self.retire(stage);
         }
         served.map(|()| stage)
     }
