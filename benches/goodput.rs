@@ -12,6 +12,8 @@ const TINY: Regime = Regime {
     within_ms: 10.0,
     batch_max: 64,
     cv: 1.0,
+    models: 1,
+    base_share: None,
 };
 const TRANSFORMER: Regime = Regime {
     name: "transformer (8 + 12 ms, 150 ms)",
@@ -20,6 +22,8 @@ const TRANSFORMER: Regime = Regime {
     within_ms: 150.0,
     batch_max: 16,
     cv: 1.0,
+    models: 1,
+    base_share: None,
 };
 const CONVOLUTIONS: Regime = Regime {
     name: "convolutions (10 + 0.3 ms, 100 ms)",
@@ -28,6 +32,8 @@ const CONVOLUTIONS: Regime = Regime {
     within_ms: 100.0,
     batch_max: 16,
     cv: 1.0,
+    models: 1,
+    base_share: None,
 };
 
 /// Regimes with the least gain over eager batching.

@@ -30,6 +30,12 @@ impl MonoTime {
         Self(self.0.saturating_add(nanos(duration)))
     }
 
+    /// This point moved earlier by `duration`; the start where that would be before it.
+    #[must_use]
+    pub fn before(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(nanos(duration)))
+    }
+
     /// The time from `earlier` to this point; zero where `earlier` is in fact later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {

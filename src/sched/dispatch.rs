@@ -8,8 +8,9 @@ use super::queue::Rank;
 use super::retry::Isolation;
 use super::timer::Timer;
 use super::{Batch, Scheduler};
-use crate::id::{BatchId, ClassKey, SessionId, StageId};
+use crate::id::{BatchId, ClassKey, RequestId, SessionId, StageId};
 use crate::time::MonoTime;
+use smallvec::{SmallVec, smallvec};
 use std::time::Duration;
 
 /// Runs shorter than this are handed to a busy session ahead, whoever waits for them: the hand-over would be a share of
@@ -18,6 +19,16 @@ const HAND_OVER_HIDDEN: Duration = Duration::from_micros(250);
 
 /// A run is hung once it has taken so many times what nearly all runs take.
 const WATCHDOG_FACTOR: u32 = 10;
+
+/// A request that waits for a row, or for what is made of it.
+#[derive(Clone, Copy, Debug)]
+struct Want {
+    request: RequestId,
+    /// When its answer is needed.
+    by: MonoTime,
+    /// What the stages above will take once the row is there.
+    then: Duration,
+}
 
 impl Scheduler {
     /// Starts whatever can be started. Called after every event, so an idle session and a ripe queue
@@ -163,28 +174,50 @@ impl Scheduler {
 
     /// Ends the requests that need a row before a time: they get their answer to that now.
     fn give_up(&mut self, flight: FlightId, before: MonoTime) {
-        let waiters = self.flights.get(flight).map(|flight| flight.waiters.clone());
-        for request in waiters.into_iter().flatten().map(|waiter| waiter.request) {
-            let Some(by) = self.requests.needed_by(request).filter(|by| *by < before) else {
+        for want in self.wants(flight) {
+            if want.by >= before.after(want.then) {
                 continue;
-            };
-            let outcome = match self.requests.target(request) {
+            }
+            let outcome = match self.requests.target(want.request) {
                 None => Outcome::Expired,
-                Some(_) => self.too_late(flight, by),
+                Some(_) => self.too_late(flight, want),
             };
-            self.end_early(request, Some(outcome));
+            self.end_early(want.request, Some(outcome));
         }
         // Those who needed it sooner are gone, by this or before.
-        let Some(flight) = self.flights.get_mut(flight) else { return };
-        let needed = flight.waiters.iter().filter_map(|row| self.requests.needed_by(row.request));
-        flight.needed_by = needed.min();
+        let needed = self.wants(flight).iter().map(|want| want.by.before(want.then)).min();
+        if let Some(flight) = self.flights.get_mut(flight) {
+            flight.needed_by = needed;
+        }
+    }
+
+    /// Who waits for a row or for what is made of it, as far as they need it in time.
+    fn wants(&self, flight: FlightId) -> SmallVec<[Want; 4]> {
+        let mut found = SmallVec::new();
+        let mut open: SmallVec<[(FlightId, Duration); 4]> = smallvec![(flight, Duration::ZERO)];
+        while let Some((id, then)) = open.pop() {
+            let Some(flight) = self.flights.get(id) else { continue };
+            found.extend(flight.waiters.iter().filter_map(|waiter| {
+                let request = waiter.request;
+                Some(Want { request, by: self.requests.needed_by(request)?, then })
+            }));
+            for &above in &flight.above {
+                let stage = self.flights.get(above).map(|above| above.stage);
+                open.push((
+                    above,
+                    then.saturating_add(stage.map_or(Duration::ZERO, |id| self.single(id))),
+                ));
+            }
+        }
+        found
     }
 
     /// The end of a request whose row cannot be there within the model's latency target.
-    fn too_late(&self, flight: FlightId, by: MonoTime) -> Outcome {
+    fn too_late(&self, flight: FlightId, want: Want) -> Outcome {
         let (left, stage) =
-            (by.since(self.now), self.flights.get(flight).map(|flight| flight.stage));
-        let expected = stage.and_then(|stage| self.eta(stage, 0)).unwrap_or_default().max(left);
+            (want.by.since(self.now), self.flights.get(flight).map(|flight| flight.stage));
+        let eta = stage.and_then(|stage| self.eta(stage, 0)).unwrap_or_default();
+        let expected = eta.saturating_add(want.then).max(left);
         let retry_after = expected.saturating_sub(left).max(Duration::from_millis(1));
         Outcome::Shed { expected, left, retry_after }
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 const FORGOTTEN: Duration = Duration::from_secs(10);
 
 impl Scheduler {
-    /// Refuses what would be late: its rows stand behind all rows that are queued now.
+    /// Refuses what would be late: its rows stand behind all rows that are queued on its device now.
     pub(super) fn feasible(
         &self,
         job: &Job,
@@ -51,8 +51,10 @@ impl Scheduler {
     fn expected(&self, job: &Job, ways: &[Way]) -> Duration {
         let whole = ways.iter().filter(|way| matches!(way, Way::Whole)).count();
         let through = ways.iter().filter(|way| matches!(way, Way::Bases(_))).count();
+        let mut own: SmallVec<[StageId; 4]> = SmallVec::new();
         let mut expected = Duration::ZERO;
         if whole > 0 {
+            own.push(job.stage);
             expected = self.eta(job.stage, whole).unwrap_or_default();
         }
         if let Some(path) = job.path.as_ref().filter(|_| through > 0) {
@@ -61,10 +63,15 @@ impl Scheduler {
                 _ => None,
             });
             let stages = path.bases[lowest.min().unwrap_or(0)..].iter().map(|leg| leg.stage);
-            let times = stages.chain([path.head]).filter_map(|stage| self.eta(stage, through));
+            let begun = own.len();
+            own.extend(stages.chain([path.head]));
+            let times = own[begun..].iter().filter_map(|&stage| self.eta(stage, through));
             expected = expected.max(times.fold(Duration::ZERO, Duration::saturating_add));
         }
-        expected
+        let Some(stage) = self.stages.get(&job.stage).filter(|_| !expected.is_zero()) else {
+            return expected;
+        };
+        expected.saturating_add(self.others_wait(stage.config.device, &own))
     }
 
     /// The time until the last of `more` rows of a stage would be done; none while nothing was learned.
@@ -87,8 +94,13 @@ impl Scheduler {
         Some(free[batches % free.len()].saturating_add(waits).saturating_add(own))
     }
 
+    /// What a stage likely takes for one row alone; zero while nothing was learned.
+    pub(super) fn single(&self, id: StageId) -> Duration {
+        self.stages.get(&id).and_then(|stage| stage.costs.likely(1)).unwrap_or_default()
+    }
+
     /// The time until a session has done what it has in hand.
-    fn busy_for(&self, session: &Session) -> Duration {
+    pub(super) fn busy_for(&self, session: &Session) -> Duration {
         let batches = session.in_hand.iter().filter_map(|batch| self.batches.get(batch));
         let left = batches.filter_map(|batch| {
             let run = self.stages.get(&batch.stage)?.costs.expected(batch.flights.len())?;

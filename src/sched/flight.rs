@@ -54,7 +54,8 @@ pub struct Flight {
     pub above: SmallVec<[FlightId; 1]>,
     /// It takes a base output, and has it unless it still awaits it.
     pub takes_base: bool,
-    /// When the first of those who wait for it needs it, or did before they left; none of one that takes a base output.
+    /// When the first of those who wait for it, or for what is made of it, needs it, or did before they left; none of one that
+    /// takes a base output.
     pub needed_by: Option<MonoTime>,
     /// When it was opened.
     pub arrival: MonoTime,

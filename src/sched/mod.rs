@@ -9,6 +9,7 @@
 //! has a slot; bounds hold after every event; once nothing waits, every table is empty.
 
 pub mod again;
+mod backlog;
 pub mod batch;
 pub mod cache;
 pub mod config;

@@ -287,7 +287,7 @@ impl Scheduler {
     pub(super) fn open(&mut self, job: &Job, opening: Opening) -> FlightId {
         let Opening { stage: stage_id, class, key, row, waiters, bytes, base } = opening;
         let rank = self.rank(job, self.now);
-        // Only rows that a request waits for, and that no base ran for, are ever given up.
+        // Of those that follow it one is told when they do; rows that a base ran for are never given up.
         let for_itself = base.is_none() && !waiters.is_empty();
         let state = match base {
             Some(Source::Flight(below)) => State::Awaits(below, rank),
@@ -345,10 +345,24 @@ impl Scheduler {
 
     /// Attaches a flight to the base flight whose output it takes.
     fn follow(&mut self, id: FlightId, above: FlightId, job: &Job) {
+        let needed = self.needed_below(above, job);
         let Some(flight) = self.flights.get_mut(id) else { return };
         flight.above.push(above);
+        // Of those that take a base output none is given up: what it took would be lost.
+        if !flight.takes_base {
+            flight.needed_by = flight.needed_by.into_iter().chain(needed).min();
+        }
         flight.store |= job.sharing.store && self.stages[&flight.stage].config.store;
         self.hurry(id, self.config.priority_step * u32::from(job.priority.level()));
+    }
+
+    /// When a job needs what a flight of it takes: the stages from there on take their time.
+    fn needed_below(&self, above: FlightId, job: &Job) -> Option<MonoTime> {
+        let (needed, from) = (job.needed_by()?, self.flights.get(above)?.stage);
+        let path = job.path.as_ref()?;
+        let stages = path.bases.iter().map(|leg| leg.stage).chain([path.head]);
+        let then = stages.skip_while(|&stage| stage != from).map(|stage| self.single(stage));
+        Some(needed.before(then.sum()))
     }
 
     /// Ends a request before its rows are there: it leaves its flights, and nobody else notices.

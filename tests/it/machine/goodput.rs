@@ -1,6 +1,6 @@
 //! Goodput: the highest rate at which 99 in a hundred answers are there in time, on a machine of two cores.
 //!
-//! One model, all rows different, every request with the same time to its answer. Told of the target the scheduler
+//! One model or several alike, all rows different, every request with the same time to its answer. Told of the target the scheduler
 //! cuts batches and gives up what would be late; eager batches are what servers form that take whatever waits.
 
 use graftd::simulate::fleet::Fleet;
@@ -38,6 +38,10 @@ pub(crate) struct Regime {
     pub batch_max: usize,
     /// The standard deviation of the time between requests, by its mean.
     pub cv: f64,
+    /// Models of this kind that share the machine, all asked alike.
+    pub models: usize,
+    /// They are heads of one base, which takes this share of the time.
+    pub base_share: Option<f64>,
 }
 
 /// What became of the requests of a run.
@@ -55,7 +59,7 @@ impl Regime {
     fn plan(&self) -> Plan {
         let model = Kind {
             name: self.name.to_owned(),
-            count: 1,
+            count: self.models,
             weight: None,
             skew: 0.0,
             fixed_ms: self.fixed_ms,
@@ -63,7 +67,7 @@ impl Regime {
             noise: NOISE,
             batch_rows_max: self.batch_max,
             output_bytes: 64,
-            base_share: None,
+            base_share: self.base_share,
             base_bytes: 0,
         };
         let (cache_bytes, base_cache_bytes) = (0, 0);
@@ -83,14 +87,14 @@ impl Regime {
     /// Serves so many requests at a load, which is a share of capacity.
     pub(crate) fn serve(&self, load: f64, policy: Policy, requests: usize, seed: u64) -> Served {
         let plan = self.plan();
-        let placed = plan.placed(&[1.0]);
+        let placed = plan.placed(&vec![1.0; self.models]);
         let capacity = plan.capacity(&placed);
         let counted = Duration::from_secs_f64(requests as f64 / (load * capacity));
         let process = Process::Gamma { cv: self.cv };
         let fleet = Fleet {
             plan: &plan,
             placed,
-            source: Source::Made(Workload { process, ..Workload::plain(1) }),
+            source: Source::Made(Workload { process, ..Workload::plain(self.models) }),
             policy,
             target: Some(Duration::from_secs_f64(self.within_ms / 1e3)),
             warm_up: counted / 10,

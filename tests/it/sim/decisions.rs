@@ -71,6 +71,8 @@ fn told_of_deadlines_it_answers_more_in_time_than_eager_batching_and_wastes_noth
         within_ms: 150.0,
         batch_max: 16,
         cv: 2.0,
+        models: 1,
+        base_share: None,
     };
     let (ours, eager) = (
         regime.goodput(simulate::Policy::Learned, 4_000, 1),
@@ -79,4 +81,23 @@ fn told_of_deadlines_it_answers_more_in_time_than_eager_batching_and_wastes_noth
     assert!(ours >= 1.1 * eager, "{}: {ours:.2} of capacity, eager {eager:.2}", regime.name);
     let overloaded = regime.serve(2.0, simulate::Policy::Learned, 4_000, 1);
     assert!(overloaded.on_time_rate >= 0.85 && overloaded.wasted <= 0.05, "{overloaded:?}");
+}
+
+#[test]
+fn in_overload_heads_and_models_that_share_a_device_waste_little_of_it() {
+    for base_share in [None, Some(0.8)] {
+        let regime = Regime {
+            name: "twelve transformers",
+            row_ms: 4.0,
+            fixed_ms: 6.0,
+            within_ms: 150.0,
+            batch_max: 16,
+            cv: 1.0,
+            models: 12,
+            base_share,
+        };
+        let overloaded = regime.serve(1.5, simulate::Policy::Learned, 6_000, 1);
+        assert!(overloaded.wasted <= 0.06, "{base_share:?}: {overloaded:?}");
+        assert!(overloaded.on_time_rate >= 0.5, "{base_share:?}: {overloaded:?}");
+    }
 }
