@@ -54,7 +54,8 @@ impl Scheduler {
                 ahead.a_run = session.slots;
                 if !own.contains(&id) {
                     let left = nanos(self.busy_for(session));
-                    ahead.work += left.saturating_mul(u64::from(session.slots));
+                    let left = left.saturating_mul(u64::from(session.slots));
+                    ahead.work = ahead.work.saturating_add(left);
                 }
             }
         }
