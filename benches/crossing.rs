@@ -111,7 +111,14 @@ fn process(runtime: &Runtime, model: PathBuf) -> Side {
     let geometry = Geometry { lanes: 1, area_bytes: 1 << 20 };
     let config = WorkerConfig {
         program: PathBuf::from(env!("CARGO_BIN_EXE_graftd")),
-        order: LoadOrder { library: library(), model, session, geometry, gives_way: false },
+        order: LoadOrder {
+            library: library(),
+            model,
+            session,
+            geometry,
+            gives_way: false,
+            trial: false,
+        },
         load_timeout: Duration::from_secs(60),
         label: MODEL.to_owned(),
     };

@@ -27,8 +27,8 @@ pub fn background<T: Send + 'static>(
     })
 }
 
-/// Makes the calling thread the least urgent of all; one that keeps its priority works too.
-fn give_way() {
+/// Makes the calling thread the least urgent of all, and so those that it starts; one that keeps its priority works too.
+pub fn give_way() {
     // A thread of this policy is put aside at once when any other wakes up.
     let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
     if set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle).is_err() {

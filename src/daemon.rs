@@ -127,16 +127,13 @@ impl Daemon {
         let (driver, orders) = Driver::new(plan.sched.clone(), metrics.clone());
         let served = Arc::new(Served::default());
         let pools = Pools::new(driver.clone(), served.health());
-        let stash = Stash::create(&plan.work_dir).map_err(|error| {
-            let shown = plan.work_dir.display();
-            format!("--work-dir {shown}: {error}; name a folder that can be written")
-        })?;
-        let kept = (stash, shelf(&plan));
+        let kept = (stash(&plan)?, shelf(&plan));
         let loader = Loader::new(driver.clone(), pools.clone(), kept, plan.load.clone());
         let loader = Arc::new(loader);
         let (root, costs) = (plan.repository.clone(), loader.clone());
         let repository = Repository::new(root, driver.clone(), loader, served);
         tokio::spawn(remember(costs.clone()));
+        tokio::spawn(costs.clone().tune_when_idle());
         let regions = Regions::new(plan.regions);
         let record = plan.record.as_ref();
         let recorder = record.map(|(file, bytes)| Recorder::start(file, *bytes)).transpose()?;
@@ -274,6 +271,26 @@ impl Daemon {
             let _ = tokio::time::timeout(LAST_WORDS, self.front.all_closed()).await;
         }
     }
+}
+
+/// Loads models as a daemon does, for whoever serves nothing; to be called on a runtime.
+///
+/// # Errors
+/// A sentence, when there is no place for private copies.
+pub fn loader(plan: &Plan) -> Result<Arc<Loader>, String> {
+    let (driver, orders) = Driver::new(plan.sched.clone(), Arc::new(Metrics::new()));
+    let pools = Pools::new(driver.clone(), Arc::new(|_, _| {}));
+    let kept = (stash(plan)?, shelf(plan));
+    tokio::spawn(pools.clone().run(orders));
+    Ok(Arc::new(Loader::new(driver, pools, kept, plan.load.clone())))
+}
+
+/// Where private copies of models go.
+fn stash(plan: &Plan) -> Result<Stash, String> {
+    Stash::create(&plan.work_dir).map_err(|error| {
+        let shown = plan.work_dir.display();
+        format!("--work-dir {shown}: {error}; name a folder that can be written")
+    })
 }
 
 /// Keeps what is learned of costs for the next start, now and then.

@@ -4,6 +4,7 @@ use graftd::cli::control::{Order, control};
 use graftd::cli::exit::Failure;
 use graftd::cli::serve::{Logging, ServeArgs};
 use graftd::cli::table::width;
+use graftd::cli::tune::TuneOnly;
 use graftd::cli::{self, Asked, Verb};
 use graftd::daemon::{Daemon, Signals};
 use graftd::engine::runtime;
@@ -24,17 +25,21 @@ fn main() -> ExitCode {
 
 fn obey(asked: Asked) -> Result<(), Failure> {
     let verb = match asked {
-        Asked::Serve(given) | Asked::Check(given) if given.args.places.print_config => {
+        Asked::Serve(given) | Asked::Check(given) | Asked::Tune(given, _)
+            if given.args.places.print_config =>
+        {
             return print(&given.shown);
         }
         Asked::Serve(given) => return serve(&given.args),
         Asked::Check(given) => return check(&given.args),
+        Asked::Tune(given, own) => return tune(&given.args, &own),
         Asked::Other(verb) => verb,
     };
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     match verb {
         Verb::Serve(args) => serve(&args),
         Verb::Check(args) => check(&args),
+        Verb::Tune(args) => tune(&args.serve, &args.own),
         Verb::Infer(args) => client(cli::infer::infer(&args, &mut out)),
         Verb::Status(args) => client(cli::status::status(&args, width(), &mut out)),
         Verb::Inspect(args) => client(cli::inspect::inspect(&args, &mut out)),
@@ -79,6 +84,15 @@ fn serve(args: &ServeArgs) -> Result<(), Failure> {
 
 fn check(args: &ServeArgs) -> Result<(), Failure> {
     cli::check::check(args, width(), &mut std::io::stdout().lock())
+}
+
+fn tune(args: &ServeArgs, own: &TuneOnly) -> Result<(), Failure> {
+    let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let threads = threads.map_err(|error| format!("cannot start threads: {error}"))?;
+    let mut out = std::io::stdout().lock();
+    let result = threads.block_on(cli::tune::tune(args, own, width(), &mut out));
+    threads.shutdown_timeout(Duration::from_millis(500));
+    result
 }
 
 /// Runs a verb that talks to a daemon.

@@ -43,7 +43,8 @@ impl Server {
             std::fs::copy(file, version.join("model.onnx")).expect("a copy of a model");
         }
         let mut command = Command::new(env!("CARGO_BIN_EXE_graftd"));
-        command.arg("serve").arg("--models").arg(&served);
+        // What is measured must not change its sessions between two turns.
+        command.arg("serve").arg("--no-autotune").arg("--models").arg(&served);
         command.arg("--work-dir").arg(dir.path().join("work"));
         command.arg("--onnxruntime").arg(super::library()).args(flags);
         if std::env::var_os("RUST_LOG").is_none() {

@@ -16,10 +16,11 @@ pub mod simulate;
 pub mod status;
 pub mod table;
 pub mod traffic;
+pub mod tune;
 
 use crate::engine::runtime;
 use clap::builder::BoolishValueParser;
-use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use exit::{Failure, Kind};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -56,6 +57,9 @@ pub enum Verb {
     /// Try the scheduler on imagined machines, in virtual time
     #[command(after_help = simulate::AFTER_HELP)]
     Simulate(Box<simulate::SimulateArgs>),
+    /// Find out how each model's runs are best spread over the cores, and write it into its settings
+    #[command(after_help = tune::AFTER_HELP)]
+    Tune(Box<tune::TuneArgs>),
     /// Have a running daemon load a model, or load it again
     Load(control::ControlArgs),
     /// Have a running daemon serve a model no longer
@@ -86,6 +90,8 @@ pub enum Asked {
     Serve(Box<serve::Given>),
     /// To look at what would be served.
     Check(Box<serve::Given>),
+    /// To try out what would be served.
+    Tune(Box<serve::Given>, tune::TuneOnly),
     /// Anything else.
     Other(Verb),
 }
@@ -109,7 +115,17 @@ pub fn command() -> Command {
         verb.mut_args(|arg| without_empty_variable(arg).hide_env_values(true))
     });
     let command = command.mut_subcommand("serve", |serve| serve.mut_args(switch));
-    command.mut_subcommand("check", |check| check.mut_args(switch))
+    let command = command.mut_subcommand("check", |check| check.mut_args(switch));
+    // Its own switches are of the command line alone.
+    let theirs: Vec<String> = tune::TuneOnly::augment_args(Command::new("tune"))
+        .get_arguments()
+        .map(|arg| arg.get_id().to_string())
+        .collect();
+    command.mut_subcommand("tune", |tune| {
+        tune.mut_args(
+            |arg| if theirs.contains(&arg.get_id().to_string()) { arg } else { switch(arg) },
+        )
+    })
 }
 
 /// A flag whose variable counts as unset where it is empty, as a service's environment file may have it.
@@ -143,9 +159,16 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked, Fai
             error.exit()
         }
     };
-    if let Some((verb @ ("serve" | "check"), typed)) = matches.subcommand() {
+    if let Some((verb @ ("serve" | "check" | "tune"), typed)) = matches.subcommand() {
         let given = Box::new(serve::given(command, verb, &arguments, typed)?);
-        return Ok(if verb == "serve" { Asked::Serve(given) } else { Asked::Check(given) });
+        return Ok(match verb {
+            "serve" => Asked::Serve(given),
+            "check" => Asked::Check(given),
+            _ => {
+                let own = tune::TuneOnly::from_arg_matches(typed);
+                Asked::Tune(given, own.unwrap_or_else(|error| error.exit()))
+            }
+        });
     }
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     Ok(Asked::Other(cli.verb))

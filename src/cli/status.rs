@@ -3,7 +3,9 @@
 use super::client::Client;
 use super::exit::Failure;
 use super::table::{self, Table, bytes, micros};
-use crate::server::service::status::{CostStatus, ModelStatus, StageStatus, Status, WorkerStatus};
+use crate::server::service::status::{
+    CostStatus, ModelStatus, StageStatus, Status, TargetStatus, WorkerStatus,
+};
 use clap::Args;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -66,6 +68,9 @@ fn show(
     for model in models.iter().filter(|model| !model.reason.is_empty()) {
         writeln!(out, "{}:{} is {}: {}", model.name, model.version, model.state, model.reason)?;
     }
+    for line in models.iter().filter_map(on_time) {
+        writeln!(out, "{line}")?;
+    }
     for why in passed_over {
         writeln!(out, "passed over {why}")?;
     }
@@ -86,6 +91,20 @@ fn show(
     ];
     writeln!(out)?;
     lines.iter().try_for_each(|(what, now)| writeln!(out, "{what:<12} {now}"))
+}
+
+/// How a model's answers hold its latency target, if it has one and answered anything.
+fn on_time(model: &ModelStatus) -> Option<String> {
+    let TargetStatus { ms, quantile, in_time, late } = model.target?;
+    let answers = in_time + late;
+    if answers == 0 {
+        return None;
+    }
+    let (name, version, of) = (&model.name, model.version, answers as f64 / 100.0);
+    // Rounded down: what is not quite reached does not look so.
+    let share = (in_time as f64 / of * 100.0).floor() / 100.0;
+    let goal = quantile * 100.0;
+    Some(format!("{name}:{version} answered {share:.2} % within {ms} ms; wanted are {goal} %"))
 }
 
 fn models(models: &[ModelStatus]) -> Table {
@@ -192,6 +211,7 @@ mod tests {
         };
         let mut long = model("a_model_with_quite_a_long_name");
         long.reason = "its file is gone".to_owned();
+        long.target = Some(TargetStatus { ms: 30, quantile: 0.99, in_time: 98_999, late: 1_001 });
         let worker = WorkerStatus { model: "iris:1".to_owned(), ..WorkerStatus::default() };
         let models = vec![model("iris"), long];
         let status = Status { models, workers: vec![worker], ..Status::default() };
@@ -199,8 +219,9 @@ mod tests {
         show(&mut out, &status, Path::new("graftd.sock"), Some(80)).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-        for part in ["iris  ", "a_mo", "…", "131072", "999ms", "is unavailable: its file is gone"]
-        {
+        let on_time = "name:12 answered 98.99 % within 30 ms; wanted are 99 %";
+        let reason = "is unavailable: its file is gone";
+        for part in ["iris  ", "a_mo", "…", "131072", "999ms", on_time, reason] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
     }

@@ -91,6 +91,8 @@ pub struct Answered {
     pub took: Duration,
     /// When the answer was there.
     pub at: MonoTime,
+    /// Whether that was within the model's latency target, if it has one.
+    pub in_time: Option<bool>,
     /// How its rows were answered.
     pub tally: Tally,
     /// What a client calls inferences: rows of a model that batches, one for any other; without kept rows.
@@ -125,6 +127,9 @@ pub struct ModelMetrics {
     pub(super) scatter: Histogram,
     pub(super) misses: Timed,
     pub(super) inferences: AtomicU64,
+    /// Answers that came within the model's latency target, and those that did not.
+    pub(super) in_time: AtomicU64,
+    pub(super) late: AtomicU64,
     pub(super) rows_hit: AtomicU64,
     pub(super) rows_joined: AtomicU64,
     /// Rows that went through shared bases: with a kept output, behind a running base, with a run of their own.
@@ -172,6 +177,10 @@ impl ModelMetrics {
     /// A request was answered.
     pub fn answered(&self, request: &Answered) {
         self.last_ns.store(request.at.as_nanos(), Relaxed);
+        if let Some(in_time) = request.in_time {
+            let counter = if in_time { &self.in_time } else { &self.late };
+            counter.fetch_add(1, Relaxed);
+        }
         let Tally { hit, join, reuse, follow, recompute, .. } = request.tally;
         if hit > 0 {
             self.rows_hit.fetch_add(u64::from(hit), Relaxed);
@@ -194,6 +203,12 @@ impl ModelMetrics {
         if let Some(lookup) = request.lookup {
             self.misses.add(lookup);
         }
+    }
+
+    /// Answers within the model's latency target and past it; both zero for a model without one.
+    #[must_use]
+    pub fn on_time(&self) -> (u64, u64) {
+        (self.in_time.load(Relaxed), self.late.load(Relaxed))
     }
 
     /// A request got no answer.
@@ -369,6 +384,7 @@ mod tests {
         let ran = Answered {
             took: 120 * US,
             at: at(2000),
+            in_time: Some(true),
             tally: Tally { hit: 1, whole: 4, ..Tally::default() },
             inferences: 4,
             phases: Some(Phases::new(at(1890), 3 * US, 50 * US, at(1990))),
@@ -377,7 +393,8 @@ mod tests {
         let tally = Tally { hit: 2, ..Tally::default() };
         let hit = Answered { tally, phases: None, inferences: 0, took: 7 * US, ..ran };
         model.answered(&ran);
-        model.answered(&hit);
+        model.answered(&Answered { in_time: Some(false), ..hit });
+        assert_eq!(model.on_time(), (1, 1));
         model.batch_started(4, RunReason::Idle);
         model.batch_done(4, [3 * US, 50 * US, 6 * US]);
         model.batch_started(1, RunReason::Full);

@@ -91,7 +91,15 @@ const TRITON: [(&str, &str, Number); 12] = [
 ];
 
 /// Our counters that have no labels but the model's.
-const OWN: [(&str, &str, Number); 5] = [
+const OWN: [(&str, &str, Number); 7] = [
+    (
+        "graftd_answers_in_time_total",
+        "Answers within the latency target of a model that has one",
+        |m| of(&m.in_time),
+    ),
+    ("graftd_answers_late_total", "Answers past the latency target of a model that has one", |m| {
+        of(&m.late)
+    }),
     ("graftd_rows_executed_total", "Rows run", |m| of(&m.rows_executed)),
     ("graftd_rows_joined_total", "Rows that joined a run", |m| of(&m.rows_joined)),
     ("graftd_rows_hit_total", "Rows answered from kept rows", |m| of(&m.rows_hit)),

@@ -1,11 +1,13 @@
 //! What is served: which models and versions, from which files, with which facts found at load.
 
 pub(crate) mod beneath;
+pub mod cell;
 pub mod check;
 pub mod config;
 pub mod fingerprint;
 pub mod padding;
 pub mod probe;
+pub mod runs;
 pub mod scan;
 pub mod settings;
 pub mod shelf;

@@ -1,6 +1,7 @@
 //! What a user set for one model, over what holds for all.
 
 use crate::rows::Storage;
+use crate::sched::quantile::Quantile;
 use crate::sched::reuse::Policy;
 use crate::text;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,8 @@ pub struct Settings {
     pub queue_delay: Option<Duration>,
     /// The time within which it should answer; what cannot be is refused.
     pub latency_target: Option<Duration>,
+    /// The share of its answers that are to be there by then.
+    pub latency_quantile: Option<Quantile>,
     /// Runs at the same time.
     pub sessions: Option<usize>,
     /// Threads of one run.
@@ -48,6 +51,7 @@ impl Settings {
             batch_rows_preferred,
             queue_delay,
             latency_target,
+            latency_quantile,
             sessions,
             threads,
             sharing,
@@ -63,6 +67,7 @@ impl Settings {
                 .or_else(|| lower.batch_rows_preferred.clone()),
             queue_delay: queue_delay.or(lower.queue_delay),
             latency_target: latency_target.or(lower.latency_target),
+            latency_quantile: latency_quantile.or(lower.latency_quantile),
             sessions: sessions.or(lower.sessions),
             threads: threads.or(lower.threads),
             sharing: sharing.or(lower.sharing),
@@ -87,6 +92,7 @@ enum Key {
     MaxBatchRows(usize),
     QueueDelayMaxUs(u64),
     LatencyTargetMs(u64),
+    LatencyQuantile(Quantile),
     Sessions(usize),
     Threads(usize),
     Sharing(Policy),
@@ -98,7 +104,7 @@ enum Key {
 const COUNT_MAX: usize = 1024;
 
 const KEYS: &str = "dedupe=on|off, cache=on|off, timeout_ms=N, max_batch_rows=N, \
-                    queue_delay_max_us=N, latency_target_ms=N, sessions=N, threads=N, sharing=auto|always|never, \
+                    queue_delay_max_us=N, latency_target_ms=N, latency_quantile=SHARE, sessions=N, threads=N, sharing=auto|always|never, \
                     base_storage=exact|float16, base=NAME";
 
 impl FromStr for Setting {
@@ -133,6 +139,9 @@ impl FromStr for Setting {
                 0 => return Err(format!("{path} is 0; expected milliseconds, 1 or more")),
                 ms => Key::LatencyTargetMs(ms),
             },
+            "latency_quantile" => {
+                Key::LatencyQuantile(value.parse().map_err(|why| format!("{path} {why}"))?)
+            }
             "sessions" => Key::Sessions(count(path, number()?)?),
             "threads" => Key::Threads(count(path, number()?)?),
             "sharing" => Key::Sharing(value.parse().map_err(|why| format!("{path} {why}"))?),
@@ -194,6 +203,7 @@ pub fn by_model(settings: &[Setting]) -> BTreeMap<String, Settings> {
             Key::BaseStorage(storage) => place.base_storage = Some(storage),
             Key::Base(name) => place.base = Some(name),
             Key::LatencyTargetMs(ms) => place.latency_target = Some(Duration::from_millis(ms)),
+            Key::LatencyQuantile(share) => place.latency_quantile = Some(share),
             Key::QueueDelayMaxUs(us) => place.queue_delay = Some(Duration::from_micros(us)),
         }
     }

@@ -6,6 +6,7 @@ use crate::id::StageId;
 use crate::metrics::ModelMetrics;
 use crate::model::config::{PLATFORM, Queue, Wire};
 use crate::model::padding::Padding;
+use crate::model::runs::RunsCell;
 use crate::model::settings::Settings;
 use crate::model::stage::StageName;
 use crate::model::way::WayCell;
@@ -115,6 +116,8 @@ pub struct ModelSpec {
     pub findings: BTreeMap<String, String>,
     /// Its way through shared bases, while there is one.
     pub way: WayCell,
+    /// How its runs are spread over the cores now.
+    pub runs: RunsCell,
 }
 
 impl TensorSpec {

@@ -2,9 +2,8 @@
 
 use crate::digest::StageDigest;
 use crate::id::StageId;
+use crate::model::cell::Cell;
 use crate::sched::reuse::Policy;
-use parking_lot::RwLock;
-use std::sync::Arc;
 
 /// A base on a model's way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,18 +38,4 @@ impl Way {
 }
 
 /// A model's way as it is now: families come and go while their members are served.
-#[derive(Clone, Debug, Default)]
-pub struct WayCell(Arc<RwLock<Option<Arc<Way>>>>);
-
-impl WayCell {
-    /// The way, if there is one.
-    #[must_use]
-    pub fn get(&self) -> Option<Arc<Way>> {
-        self.0.read().clone()
-    }
-
-    /// Replaces the way; gives back the one before.
-    pub fn set(&self, way: Option<Way>) -> Option<Arc<Way>> {
-        std::mem::replace(&mut *self.0.write(), way.map(Arc::new))
-    }
-}
+pub type WayCell = Cell<Way>;

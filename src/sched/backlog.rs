@@ -47,7 +47,7 @@ impl Scheduler {
         let mut ahead: BTreeMap<StageId, Ahead> = BTreeMap::new();
         for session in self.sessions.0.values() {
             let id = session.stage;
-            let serves = session.purpose == Purpose::Serving && !session.doomed;
+            let serves = session.purpose == Purpose::Serving && session.takes_more();
             if serves && self.stages.get(&id).is_some_and(|stage| before(id, stage)) {
                 let ahead = ahead.entry(id).or_default();
                 ahead.slots += session.slots;

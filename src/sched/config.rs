@@ -3,6 +3,7 @@
 use crate::id::DeviceId;
 use crate::sched::cost::Learned;
 use crate::sched::event::Store;
+use crate::sched::quantile::Quantile;
 use std::time::Duration;
 
 /// Limits of the scheduler as a whole.
@@ -84,6 +85,8 @@ pub struct StageConfig {
     pub queue_rows_max: Option<usize>,
     /// What batches are formed by.
     pub batching: Batching,
+    /// The share of answers that are to be in time, where there is a time.
+    pub quantile: Quantile,
     /// How long the oldest row may be held to fill a batch; zero never waits.
     pub queue_delay: Duration,
     /// Equal rows in flight may become one.
@@ -98,6 +101,17 @@ pub struct StageConfig {
     pub known: Vec<Learned>,
 }
 
+/// What changes of a stage's schedule when its sessions are set up in another way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tuned {
+    /// Rows of one batch, at most.
+    pub batch_rows_max: usize,
+    /// The fewest rows whose throughput is within 5 % of the best.
+    pub batch_rows_knee: usize,
+    /// What is known of its costs.
+    pub known: Vec<Learned>,
+}
+
 impl Default for StageConfig {
     fn default() -> Self {
         Self {
@@ -106,6 +120,7 @@ impl Default for StageConfig {
             batch_rows_knee: 1,
             batch_rows_preferred: Vec::new(),
             batching: Batching::Learned,
+            quantile: Quantile::default(),
             queue_rows_max: None,
             queue_delay: Duration::ZERO,
             join: true,

@@ -5,6 +5,7 @@
 //! Whole numbers and shifts only, so that a recorded trace replays to the bit on any machine.
 
 use crate::sched::curve::{Curve, Seen};
+use crate::sched::quantile::{Judge, Quantile};
 use crate::time::{MonoTime, nanos};
 use serde::{Deserialize, Serialize};
 use std::cell::OnceCell;
@@ -203,11 +204,21 @@ impl Costs {
         self.curve(|curves| &curves.likely, rows)
     }
 
+    /// A time that runs stay under as surely as rows are to be in time.
+    #[must_use]
+    pub fn sure(&self, rows: usize, quantile: Quantile) -> Option<Duration> {
+        match quantile.judge() {
+            Judge::Expected => self.expected(rows),
+            Judge::Likely => self.likely(rows),
+            Judge::High => self.high(rows),
+        }
+    }
+
     /// The same, and for larger ones than were seen no more than for these: whoever refuses what would be slow never
     /// sees whether it is.
     #[must_use]
-    pub fn likely_at_least(&self, rows: usize) -> Option<Duration> {
-        self.likely(rows.min(self.largest_believed()?))
+    pub fn sure_at_least(&self, rows: usize, quantile: Quantile) -> Option<Duration> {
+        self.sure(rows.min(self.largest_believed()?), quantile)
     }
 
     /// The expected time of a run, where larger ones than were seen gain from their size what those of `like` do.

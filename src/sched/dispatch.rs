@@ -162,8 +162,8 @@ impl Scheduler {
     fn shed_late(&mut self, id: StageId, class: ClassKey) {
         // One that is alone holds back nobody, and shows what a run takes now.
         let crowded = self.stages.get(&id).filter(|stage| stage.flights > 1);
-        let likely = crowded.and_then(|stage| stage.costs.likely(1));
-        let Some(soonest) = likely.map(|likely| self.now.after(likely)) else { return };
+        let surely = crowded.and_then(|stage| Some(stage.surely(1)? + stage.margin.time()));
+        let Some(soonest) = surely.map(|surely| self.now.after(surely)) else { return };
         let head = |sched: &Self| sched.stages.get(&id)?.queue.head(class);
         while let Some(flight) = head(self)
             && self.needed_by(flight).is_some_and(|by| by < soonest)
@@ -234,6 +234,8 @@ impl Scheduler {
             queued: stage.queue.class_rows(class),
             sessions: self.sessions.serving(id).count(),
             horizon: needed.since(head.arrival),
+            quantile: stage.config.quantile,
+            margin: stage.margin.time(),
         };
         let cut = laxity::cut(&stage.costs, crowd, stage.queue.class(class).map(left));
         let skipped: Vec<FlightId> = stage.queue.class(class).take(cut.skip).collect();
@@ -279,7 +281,7 @@ impl Scheduler {
         let suspects = &self.stages.get(&id)?.suspects;
         if let Isolation::Up(session) = suspects.isolation
             && suspects.wants_isolation()
-            && self.sessions.0.get(&session).is_some_and(|s| s.in_hand.is_empty() && !s.doomed)
+            && self.sessions.0.get(&session).is_some_and(|s| s.in_hand.is_empty() && s.takes_more())
         {
             return Some(session);
         }

@@ -23,7 +23,9 @@ impl Scheduler {
         if (job.deadline.is_none() && job.target.is_none()) || self.is_forgotten(job.stage) {
             return Ok(());
         }
-        let expected = self.expected(job, ways);
+        let margin = self.stages.get(&job.stage).map_or(Duration::ZERO, |s| s.margin.time());
+        // The time that it must have.
+        let expected = self.expected(job, ways).saturating_add(margin);
         let late = |by: Option<MonoTime>| {
             let left = by.map(|by| by.since(self.now))?;
             (left.is_zero() || expected > left).then_some(left)
@@ -90,13 +92,13 @@ impl Scheduler {
         let (batches, beside) = (ahead / size, ahead % size);
         let rounds = u32::try_from(batches / free.len()).unwrap_or(u32::MAX);
         let waits = stage.costs.expected(size)?.saturating_mul(rounds);
-        let own = stage.costs.likely_at_least(beside + 1)?;
+        let own = stage.costs.sure_at_least(beside + 1, stage.config.quantile)?;
         Some(free[batches % free.len()].saturating_add(waits).saturating_add(own))
     }
 
-    /// What a stage likely takes for one row alone; zero while nothing was learned.
+    /// What a stage surely takes at most for one row alone; zero while nothing was learned.
     pub(super) fn single(&self, id: StageId) -> Duration {
-        self.stages.get(&id).and_then(|stage| stage.costs.likely(1)).unwrap_or_default()
+        self.stages.get(&id).and_then(|stage| stage.surely(1)).unwrap_or_default()
     }
 
     /// The time until a session has done what it has in hand.

@@ -3,7 +3,7 @@
 //! Both enums are closed, so that everything that wakes the scheduler can be listed, logged and replayed.
 
 use crate::id::{BatchId, ClassKey, RequestId, RowKey, SessionId, StageId};
-use crate::sched::config::StageConfig;
+use crate::sched::config::{StageConfig, Tuned};
 use crate::sched::flight::FlightId;
 use crate::sched::reuse::{Policy, Route};
 use crate::sched::why::Why;
@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::sched::outcome::{Outcome, Refusal};
 pub use crate::sched::tally::Tally;
 
 /// How urgent a request is: 1 is the most urgent, 9 the least.
@@ -199,6 +200,18 @@ pub enum Event {
         /// The session.
         session: SessionId,
     },
+    /// Others take a session's place: it gets no more batches, and is to go once it has nothing in hand.
+    SessionLeaves {
+        /// The session.
+        session: SessionId,
+    },
+    /// A stage's sessions are set up in another way from now on: what was learned of their runs holds no more.
+    StageTuned {
+        /// The stage.
+        stage: StageId,
+        /// What holds instead.
+        tuned: Tuned,
+    },
     /// No session could be started to run suspect rows apart.
     IsolationFailed {
         /// The stage.
@@ -289,91 +302,6 @@ pub enum RunReason {
     Ahead,
     /// Rows of a failed or fatal batch, run again apart.
     Suspect,
-}
-
-/// Why a request is refused at admission.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// As many requests as allowed are in flight.
-    Requests {
-        /// The limit.
-        limit: usize,
-    },
-    /// As many rows as allowed wait or run.
-    Rows {
-        /// Rows that wait or run now.
-        held: usize,
-        /// The limit.
-        limit: usize,
-    },
-    /// As many rows as the stage allows wait for it.
-    Queue {
-        /// Rows that wait now.
-        held: usize,
-        /// The limit.
-        limit: usize,
-    },
-    /// The rows that wait or run hold as many bytes as allowed.
-    Bytes {
-        /// Bytes held now.
-        held: u64,
-        /// The limit.
-        limit: u64,
-    },
-    /// A flight has as many waiters as allowed.
-    Waiters {
-        /// The limit.
-        limit: usize,
-    },
-    /// The answer could not be there in time.
-    Infeasible {
-        /// Expected time to the answer.
-        expected: Duration,
-        /// Time left.
-        left: Duration,
-    },
-    /// The answer could not be there within the model's latency target.
-    Target {
-        /// Expected time to the answer.
-        expected: Duration,
-        /// Time left.
-        left: Duration,
-    },
-    /// The daemon drains.
-    Draining,
-    /// The stage is not known, or retired.
-    NoStage,
-}
-
-/// How a request ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Every row is there.
-    Complete(Tally),
-    /// Not accepted.
-    Refused {
-        /// Why.
-        refusal: Refusal,
-        /// When the same request may be accepted.
-        retry_after: Option<Duration>,
-    },
-    /// Its deadline passed, or can be met no more.
-    Expired,
-    /// Accepted, and given up while it waited: its model's latency target can be met no more.
-    Shed {
-        /// Expected time to the answer.
-        expected: Duration,
-        /// Time left.
-        left: Duration,
-        /// When the same request may be answered in time.
-        retry_after: Duration,
-    },
-    /// The model reported an error for one of its rows.
-    Failed(Failure),
-    /// One of its rows ends the process that runs it.
-    Crashed,
-    /// One of its rows ended a process lately and is not tried again yet.
-    Quarantined,
 }
 
 /// Something to be done.

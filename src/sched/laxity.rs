@@ -1,9 +1,11 @@
 //! How large a batch its first rows can bear: rows that have to be there in time are not made late by those behind them.
 //!
-//! A row's laxity is the time that is left to it. Feasibility is judged by what nineteen runs in twenty stay under, throughput by
-//! what is expected of a run: with averages for both, every other batch would be late under load.
+//! A row's laxity is the time that is left to it. Feasibility is judged by what nineteen runs in twenty stay under (unless the
+//! target is for more or far fewer of the answers), throughput by what is expected of a run: with averages for both, every
+//! other batch would be late under load.
 
 use crate::sched::cost::Costs;
+use crate::sched::quantile::Quantile;
 use std::time::Duration;
 
 /// What a class offers to be cut: rows in the order of their queue.
@@ -17,6 +19,10 @@ pub struct Crowd {
     pub sessions: usize,
     /// The time that the first row had when it came; within it, all that wait now should be done.
     pub horizon: Duration,
+    /// How surely they are to be in time.
+    pub quantile: Quantile,
+    /// What they must have to spare.
+    pub margin: Duration,
 }
 
 /// Which rows to take.
@@ -44,14 +50,14 @@ pub fn cut(costs: &Costs, crowd: Crowd, lefts: impl Iterator<Item = Option<Durat
     let all = Cut { skip: 0, rows: crowd.wanted };
     let mut lefts = lefts.enumerate().take(crowd.wanted.saturating_mul(4).max(1));
     let Some((_, Some(left))) = lefts.next() else { return all };
-    let first = bears(costs, left, crowd.wanted);
+    let first = bears(costs, crowd, left, crowd.wanted);
     if first >= crowd.wanted || keeps_pace(costs, first, crowd) {
         return Cut { skip: 0, rows: first };
     }
     let mut best = Cut { skip: 0, rows: first };
     for (skip, left) in lefts {
         let most = crowd.wanted.min(crowd.queued - skip.min(crowd.queued));
-        let rows = left.map_or(most, |left| bears(costs, left, most));
+        let rows = left.map_or(most, |left| bears(costs, crowd, left, most));
         if rows > 0 && faster(costs, rows, best.rows) {
             best = Cut { skip, rows };
         }
@@ -63,8 +69,10 @@ pub fn cut(costs: &Costs, crowd: Crowd, lefts: impl Iterator<Item = Option<Durat
 }
 
 /// The largest batch that is likely done within a time; at least one row, since one that cannot be is not asked about.
-fn bears(costs: &Costs, left: Duration, most: usize) -> usize {
-    let fits = |rows: usize| costs.likely(rows).is_none_or(|likely| likely <= left);
+fn bears(costs: &Costs, crowd: Crowd, left: Duration, most: usize) -> usize {
+    let left = left.saturating_sub(crowd.margin);
+    let surely = |rows: usize| costs.sure(rows, crowd.quantile);
+    let fits = |rows: usize| surely(rows).is_none_or(|surely| surely <= left);
     if fits(most) {
         return most;
     }
@@ -108,7 +116,15 @@ mod tests {
     }
 
     fn crowd(queued: usize) -> Crowd {
-        Crowd { wanted: queued.min(16), queued, sessions: 1, horizon: 100 * MS }
+        let quantile = Quantile::default();
+        Crowd {
+            wanted: queued.min(16),
+            queued,
+            sessions: 1,
+            horizon: 100 * MS,
+            quantile,
+            margin: Duration::ZERO,
+        }
     }
 
     fn with(left: &[u32], crowd: Crowd) -> Cut {

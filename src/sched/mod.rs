@@ -20,7 +20,10 @@ mod estimate;
 pub mod event;
 pub mod flight;
 pub mod laxity;
+pub mod margin;
+pub mod outcome;
 mod path;
+pub mod quantile;
 pub mod queue;
 mod request;
 pub mod retry;
@@ -28,9 +31,11 @@ pub mod reuse;
 pub mod session;
 mod settle;
 mod spare;
+pub mod spread;
 mod submit;
 pub mod tally;
 mod timer;
+mod tuned;
 mod verify;
 pub mod why;
 
@@ -42,6 +47,7 @@ use config::{Batching, Config, StageConfig};
 use cost::{Costs, Gap, Learned};
 use event::{Action, Event, Outcome, Purpose, Store};
 use flight::{FlightId, FlightTable};
+use margin::Margin;
 use queue::Queue;
 use request::Requests;
 use retry::{Isolation, Quarantine, Suspects};
@@ -65,6 +71,8 @@ struct Stage {
     queue: Queue,
     suspects: Suspects,
     costs: Costs,
+    /// What rows that are to be in time must have to spare.
+    margin: Margin,
     /// What they were before a trial.
     costs_aside: Option<Costs>,
     /// The same by class: rows of one shape may gain from batches where those of another do not.
@@ -117,6 +125,11 @@ impl Stage {
         let ns = u128::from(nanos(service)) * size as u128 / rows.max(1) as u128;
         let share = Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX));
         self.classes.entry(class).or_default().observe(size, share);
+    }
+
+    /// A time that a run of so many rows stays under as surely as its rows are to be in time.
+    fn surely(&self, rows: usize) -> Option<Duration> {
+        self.costs.sure(rows, self.config.quantile)
     }
 
     /// Puts aside what is known: made-up rows may be of any size.
@@ -248,6 +261,8 @@ impl Scheduler {
                 self.session_up(session, stage, purpose, slots);
             }
             Event::SessionDown { session } => self.session_down(session),
+            Event::SessionLeaves { session } => self.session_leaves(session),
+            Event::StageTuned { stage, tuned } => self.stage_tuned(stage, tuned),
             Event::StageFailed { stage, failure } => self.stage_failed(stage, &failure),
             Event::IsolationFailed { stage, failure } => self.isolation_failed(stage, &failure),
             Event::Submit(job) => self.submit(job),
@@ -365,6 +380,7 @@ impl Scheduler {
             queue: Queue::default(),
             suspects: Suspects::default(),
             costs,
+            margin: Margin::default(),
             costs_aside: None,
             classes: BTreeMap::new(),
             flights: 0,
@@ -430,6 +446,7 @@ impl Scheduler {
             slots,
             in_hand: VecDeque::new(),
             doomed: false,
+            leaves: false,
         };
         self.sessions.0.insert(id, session);
         match purpose {

@@ -1,6 +1,6 @@
 //! The requests that wait for rows, and those whose inputs are still needed.
 
-use crate::id::RequestId;
+use crate::id::{RequestId, StageId};
 use crate::sched::event::Tally;
 use crate::sched::flight::FlightId;
 use crate::time::MonoTime;
@@ -9,6 +9,10 @@ use std::collections::BTreeMap;
 /// One accepted request.
 #[derive(Debug)]
 pub(super) struct Request {
+    /// The stage that it asks.
+    pub stage: StageId,
+    /// When it came.
+    pub since: MonoTime,
     /// The flights it waits for or waited for, one entry per row that was no hit.
     pub flights: Vec<FlightId>,
     /// Rows that are still to come.

@@ -24,6 +24,16 @@ pub struct Session {
     pub in_hand: VecDeque<BatchId>,
     /// Its process is to be killed: it gets no more batches.
     pub doomed: bool,
+    /// Others take its place: it gets no more batches, and goes once it has nothing in hand.
+    pub leaves: bool,
+}
+
+impl Session {
+    /// Whether it may be given batches at all.
+    #[must_use]
+    pub const fn takes_more(&self) -> bool {
+        !self.doomed && !self.leaves
+    }
 }
 
 /// The slots of one device.
@@ -166,7 +176,9 @@ impl Sessions {
         self.0
             .iter()
             .filter(move |(_, session)| {
-                session.stage == stage && session.purpose == Purpose::Serving && !session.doomed
+                session.stage == stage
+                    && session.purpose == Purpose::Serving
+                    && session.takes_more()
             })
             .map(|(&id, session)| (id, session))
     }

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 impl Scheduler {
     pub(super) fn done(&mut self, id: SessionId, batch: BatchId, service: Duration, bytes: u64) {
-        let Some(batch_state) = self.take_in_hand(id, batch) else { return };
         let slots = self.sessions.0.get(&id).map_or(1, |session| session.slots);
+        let Some(batch_state) = self.take_in_hand(id, batch) else { return };
         self.devices.learn(slots, batch_state.flights.len(), service);
         let first = batch_state.flights.first().and_then(|&flight| self.flights.get(flight));
         if let (Some(class), Some(stage)) =
@@ -47,7 +47,7 @@ impl Scheduler {
         }
         self.actions.push_back(Action::Settle { batch, rows });
         fed.into_iter().for_each(|flight| self.fed(flight));
-        answered.into_iter().for_each(|request| self.row_arrived(request));
+        answered.into_iter().for_each(|request| self.row_arrived(request, batch_state.stage));
     }
 
     /// Forgets a kept row; one of the batch at hand was not written yet, and now never is.
@@ -58,19 +58,32 @@ impl Scheduler {
         }
     }
 
-    fn row_arrived(&mut self, id: RequestId) {
+    fn row_arrived(&mut self, id: RequestId, by: StageId) {
         let Some(request) = self.requests.get_mut(id) else { return };
         request.missing -= 1;
         if request.missing > 0 {
             return;
         }
         let tally = request.tally;
+        self.was_it_late(id, by);
         if let Some((_, deadline)) = self.requests.end(id) {
             if let Some(deadline) = deadline {
                 self.timers.cancel(deadline, Timer::Deadline(id));
             }
             self.reply(id, Outcome::Complete(tally));
             self.release(id);
+        }
+    }
+
+    /// Learns from a request that is answered by a run of a stage whether it was late.
+    fn was_it_late(&mut self, id: RequestId, by: StageId) {
+        let Some(needed) = self.requests.needed_by(id) else { return };
+        let Some(request) = self.requests.get_mut(id) else { return };
+        let (late, horizon, asked) =
+            (self.now > needed, needed.since(request.since), request.stage);
+        let own = self.single(by);
+        if let Some(stage) = self.stages.get_mut(&asked) {
+            stage.margin.saw(late, stage.config.quantile, (horizon, own));
         }
     }
 
@@ -228,6 +241,7 @@ impl Scheduler {
             (session.device, session.slots, session.purpose, session.stage);
         if session.in_hand.is_empty() {
             self.devices.give_back(device, slots, self.now);
+            self.let_leave(id);
         }
         if let Some(stage) = self.stages.get_mut(&stage) {
             stage.moved = self.now;

@@ -250,7 +250,9 @@ impl Scheduler {
         }
         let missing = flights.len();
         let (deadline, target) = (job.deadline, job.target);
-        let request = Request { flights, missing, lending, deadline, target, tally, ended: false };
+        let (stage, since, ended) = (job.stage, self.now, false);
+        let request =
+            Request { stage, since, flights, missing, lending, deadline, target, tally, ended };
         self.requests.insert(id, request);
     }
 

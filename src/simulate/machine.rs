@@ -203,6 +203,7 @@ impl Machine {
             batch_rows_knee: if eager { kind.batch_rows_max } else { kind.knee() },
             queue_delay: delay.unwrap_or_default() / 10,
             batching: if eager { Batching::Eager } else { Batching::Learned },
+            quantile: kind.latency_quantile,
             kept_in,
             output_bytes: curve.output_bytes,
             ..StageConfig::default()

@@ -1,5 +1,6 @@
 //! What is imagined: machines, their devices, and what models cost on them.
 
+use crate::sched::quantile::Quantile;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -57,6 +58,9 @@ pub struct Kind {
     /// Bytes of a row of the answer.
     #[serde(default = "usual_bytes")]
     pub output_bytes: u64,
+    /// The share of their answers that are to be in time, where there is a target.
+    #[serde(default)]
+    pub latency_quantile: Quantile,
     /// They are heads of one base, which takes this share of the time.
     pub base_share: Option<f64>,
     /// Bytes of a row of the base's output.
@@ -264,6 +268,7 @@ mod tests {
             (format!("runs = 0\n{kind}"), "runs = 0"),
             (format!("{kind}count = 0"), "'a': count = 0"),
             (format!("{kind}noise = -1"), "noise = -1"),
+            (format!("{kind}latency_quantile = 99"), "expected a share"),
             (format!("{kind}base_share = 1.5"), "base_share"),
             (format!("{kind}colour = 1"), "colour"),
             ("[[model]]\nname = 'a'\nfixed_ms = 0\nrow_ms = 0".to_owned(), "no time"),

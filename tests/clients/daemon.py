@@ -71,7 +71,7 @@ class Daemon:
                    "--tcp-admin", "--work-dir", self.folder / "work", *flags]
         # What the tester set for daemons of their own, in the shell or in a file, must not reach this one.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GRAFTD_")}
-        environment |= {"GRAFTD_CONFIG": "/dev/null", "RUST_LOG": "info", "NO_COLOR": "1"}
+        environment |= {"GRAFTD_CONFIG": "/dev/null", "GRAFTD_NO_AUTOTUNE": "true", "RUST_LOG": "info", "NO_COLOR": "1"}
         self.process = subprocess.Popen(list(map(str, command)), env=environment, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                         preexec_fn=_end_with_us)

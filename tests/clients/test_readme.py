@@ -15,7 +15,8 @@ NOT_RUN = {
     "git clone <this repository> graftd && cd graftd": "fetches and builds graftd, which is what these tests run",
 }
 # What a snippet prints that asks for no flower, by how it begins.
-PRINTS = {"graftd bench": "ANSWERS/S", "graftd simulate": "highest rate with 99 %"}
+PRINTS = {"graftd bench": "ANSWERS/S", "graftd simulate": "highest rate with 99 %",
+          "graftd tune": "ALONE MS"}
 # Blocks that nobody runs: a configuration, a drawing.
 NOT_PROGRAMS = ("toml", "")
 EXAMPLE = ROOT / "examples/client.rs"

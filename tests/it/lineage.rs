@@ -77,6 +77,7 @@ fn spec(stage: u32) -> Arc<ModelSpec> {
         counts: Arc::default(),
         findings: BTreeMap::new(),
         way: Default::default(),
+        runs: Default::default(),
     })
 }
 

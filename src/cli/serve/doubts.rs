@@ -45,7 +45,8 @@ impl ServeArgs {
 
     /// More at once than there are cores.
     fn crowded(&self, Machine { cores, .. }: Machine) -> Vec<Doubt> {
-        let (threads, sessions) = (self.running.threads, self.running.sessions.unwrap_or(1));
+        let (threads, sessions) =
+            (self.running.threads.unwrap_or(1), self.running.sessions.unwrap_or(1));
         vec![
             (
                 threads > cores,
@@ -193,7 +194,7 @@ impl ServeArgs {
 
     /// The settings of one model against those of all.
     fn of_model(&self, name: &str, set: &Settings, machine: Machine) -> Vec<String> {
-        let threads = set.threads.unwrap_or(self.running.threads);
+        let threads = set.threads.or(self.running.threads).unwrap_or(1);
         let sessions = set.sessions.unwrap_or(1);
         let timeout = set.timeout.map(|timeout| timeout.as_millis());
         let timeout = timeout.unwrap_or_else(|| self.bounds.timeout_ms.into());

@@ -14,6 +14,7 @@ use crate::model::settings::Setting;
 use crate::repository::control::Mode;
 use crate::rows::Storage;
 use crate::sched::config::Batching;
+use crate::sched::quantile::Quantile;
 use crate::sched::reuse::Policy;
 use clap::Args;
 use std::net::SocketAddr;
@@ -102,10 +103,13 @@ pub struct Running {
     /// Runs of one model at the same time [default: the cores divided by the threads]
     #[arg(long, value_name = "N", env = "GRAFTD_SESSIONS", value_parser = threads)]
     pub sessions: Option<usize>,
-    /// Threads of one run
-    #[arg(long, value_name = "N", env = "GRAFTD_THREADS", default_value = "1")]
-    #[arg(value_parser = threads)]
-    pub threads: usize,
+    /// Threads of one run [default: 1 until others are found better, per model]
+    #[arg(long, value_name = "N", env = "GRAFTD_THREADS", value_parser = threads)]
+    pub threads: Option<usize>,
+    /// Leave each model's sessions and threads as they are or were found best; else others are tried, in a process of
+    /// their own, while nobody asks for anything
+    #[arg(long, env = "GRAFTD_NO_AUTOTUNE")]
+    pub no_autotune: bool,
     /// A run is hung after this long, or ten times what nearly all take, whichever is longer
     #[arg(long, value_name = "MS", env = "GRAFTD_WATCHDOG_MS", default_value = "10000")]
     #[arg(value_parser = ms_some)]
@@ -150,12 +154,16 @@ pub struct Sharing {
     /// [default: none]
     #[arg(long, value_name = "MS", env = "GRAFTD_LATENCY_TARGET_MS", value_parser = ms_some)]
     pub latency_target_ms: Option<u64>,
+    /// The share of answers that are to be there within the latency target, from 0.5 on; the larger, the earlier is refused
+    /// what could be late [default: 0.99]
+    #[arg(long, value_name = "SHARE", env = "GRAFTD_LATENCY_QUANTILE")]
+    pub latency_quantile: Option<Quantile>,
     /// Bytes of one batch's inputs, and of its outputs
     #[arg(long, value_name = "BYTES", env = "GRAFTD_BATCH_BYTES", default_value = "256M")]
     #[arg(value_parser = batch_bytes)]
     pub batch_bytes: u64,
     /// A setting of one model: dedupe=on|off, cache=on|off, timeout_ms, max_batch_rows,
-    /// queue_delay_max_us, latency_target_ms, sessions, threads, sharing, base_storage or base (a model to share a base with);
+    /// queue_delay_max_us, latency_target_ms, latency_quantile, sessions, threads, sharing, base_storage or base (a model to share a base with);
     /// may be given more than once
     #[arg(long, value_name = "MODEL.KEY=VALUE", env = "GRAFTD_SET", value_delimiter = ',')]
     pub set: Vec<Setting>,

@@ -31,7 +31,8 @@ pub fn given(
     typed: &ArgMatches,
 ) -> Result<Given, Failure> {
     let missing = || Failure::from(format!("{verb} has no arguments"));
-    let serve = command.find_subcommand(verb).cloned().ok_or_else(missing)?;
+    // What a verb takes beside is of the command line alone.
+    let serve = command.find_subcommand("serve").cloned().ok_or_else(missing)?;
     let named = typed.get_one::<PathBuf>("config").cloned();
     let file = match named.or_else(found) {
         Some(path) => File::read(&path, &serve).map_err(Failure::configuration)?,

@@ -152,7 +152,8 @@ impl ServeArgs {
         let mut preferred = sharing.preferred_batch_rows.clone();
         preferred.sort_unstable();
         preferred.dedup();
-        let lanes = (cores::available() / running.threads).max(1);
+        let threads = running.threads.unwrap_or(1);
+        let lanes = (cores::available() / threads).max(1);
         Ok(LoadConfig {
             program: std::env::current_exe()
                 .map_err(|error| format!("cannot find our own program: {error}"))?,
@@ -160,10 +161,12 @@ impl ServeArgs {
             session: SessionOptions {
                 provider: running.provider,
                 fallback_cpu: running.fallback_cpu,
-                threads: running.threads,
+                threads,
                 lanes: running.sessions.unwrap_or(lanes),
                 tuning: Tuning::default(),
             },
+            session_set: running.threads.is_some() || running.sessions.is_some(),
+            autotune: !running.no_autotune,
             isolation: running.isolation,
             batch_bytes: size(sharing.batch_bytes),
             batch_rows_max: sharing.max_batch_rows.or_else(|| preferred.last().copied()),
@@ -171,6 +174,7 @@ impl ServeArgs {
             queue_delay: Duration::from_micros(sharing.queue_delay_max_us),
             batching: sharing.batching,
             latency_target: sharing.latency_target_ms.map(Duration::from_millis),
+            latency_quantile: sharing.latency_quantile,
             join: !sharing.no_dedupe,
             sharing: sharing.sharing,
             base_storage: sharing.base_storage,

@@ -77,7 +77,7 @@ fn what_is_printed_names_sources_and_can_be_read_again() {
     assert!(source("cache = \"off\"").ends_with("graftd.toml:5"));
     assert_eq!(source("rows_max"), "--rows-max");
     assert_eq!(source("dedupe = \"on\""), "--set");
-    assert_eq!(source("threads"), "default");
+    assert_eq!(source("load_timeout_s"), "default");
     let again = with_file(&printed, &[]).unwrap();
     assert_eq!((again.args.bounds.rows_max, again.args.sharing.set.len()), (9, 2));
 }

@@ -1,10 +1,11 @@
 //! What can be said of a version without running it: all that a load looks at before it starts a session.
 
+use super::LoadConfig;
+use super::describe::spec;
 use super::own::Own;
 use super::stable::stable;
 use super::trial::{Probed, strings_behind, unprobed};
 use super::warm::checked;
-use super::{LoadConfig, spec};
 use crate::graph::Model;
 use crate::graph::rules::{BatchVerdict, batch_axes, deterministic};
 use crate::model::padding::Padding;

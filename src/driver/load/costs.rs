@@ -82,6 +82,7 @@ impl Loader {
 
     /// Lets a stage go once its last row is answered; what was learned of it is written down.
     pub fn retire(&self, stage: StageId) {
+        self.forget_tunable(stage);
         let entry = self.costs.lock().remove(&stage);
         if let Some(entry) = entry
             && let Some(learned) = self.news(stage, &entry)

@@ -3,6 +3,7 @@
 mod background;
 mod check;
 mod costs;
+mod describe;
 mod family;
 mod measure;
 mod own;
@@ -11,10 +12,12 @@ mod rehearsal;
 mod stable;
 mod steps;
 mod trial;
+mod tune;
 mod warm;
 
 use background::{background, foreground};
 pub use check::{Checked, check};
+use describe::{loaded, spec};
 pub use family::{BaseFacts, FamilyFacts, MemberFacts};
 use own::Own;
 pub(super) use rehearsal::Rehearsal;
@@ -22,6 +25,7 @@ use stable::stable;
 pub use steps::Loading;
 use steps::{Step, Steps};
 use trial::{Probed, probe_model, unprobed};
+pub use tune::{Effort, Tuning};
 
 use super::Driver;
 use super::pool::{Pools, Recipe, WorkerFacts};
@@ -31,20 +35,19 @@ use crate::engine::worker::{Housed, LoadOrder, StartError, Worker, WorkerConfig}
 use crate::engine::{BatchPlan, Engine, Lane};
 use crate::graph::Model;
 use crate::graph::family::Sketch;
-use crate::graph::rules::{deterministic, safe_in_process};
+use crate::graph::rules::safe_in_process;
 use crate::id::{DeviceId, SessionId, StageId};
-use crate::model::config::{Loaded, effective};
+use crate::model::config::effective;
 use crate::model::probe::{self};
 use crate::model::scan::Found;
 use crate::model::settings::Settings;
 use crate::model::shelf::Shelf;
-use crate::model::stage::StageName;
 use crate::model::stash::{PrivateCopy, Stash, Stashed};
-use crate::model::way::WayCell;
-use crate::model::{ModelSpec, Rows, TensorSpec};
+use crate::model::{ModelSpec, Rows};
 use crate::rows::Storage;
 use crate::sched::config::{Batching, StageConfig};
 use crate::sched::event::{Event, Purpose, Store};
+use crate::sched::quantile::Quantile;
 use crate::sched::reuse::Policy;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -78,6 +81,10 @@ pub struct LoadConfig {
     pub library: PathBuf,
     /// How sessions are set up; their number and threads fit the cores.
     pub session: SessionOptions,
+    /// The user set their number or their threads, for all models.
+    pub session_set: bool,
+    /// Others are tried while nobody asks for anything.
+    pub autotune: bool,
     /// Where stages run.
     pub isolation: Isolation,
     /// Bytes of one batch's inputs, and of its outputs.
@@ -92,6 +99,8 @@ pub struct LoadConfig {
     pub batching: Batching,
     /// Within what answers should be there of models that do not say.
     pub latency_target: Option<Duration>,
+    /// The share of their answers that are to be there by then; none for the usual one.
+    pub latency_quantile: Option<Quantile>,
     /// Equal rows may be joined.
     pub join: bool,
     /// Whether models go through shared bases that do not say.
@@ -122,6 +131,8 @@ pub struct Loader {
     told: Mutex<family::Told>,
     /// Whose costs are kept for the next start.
     costs: Mutex<costs::Kept>,
+    /// Whose sessions may be set up in other ways.
+    tunable: tune::Tunable,
 }
 
 impl std::fmt::Debug for Loader {
@@ -158,6 +169,7 @@ impl Loader {
             unfit: Mutex::default(),
             told: Mutex::default(),
             costs: Mutex::default(),
+            tunable: tune::Tunable::default(),
         }
     }
 
@@ -200,7 +212,7 @@ impl Loader {
             Ok((setup, stashed, sketch))
         };
         let (setup, stashed, sketch) = background(read).await?;
-        let own = Own::new(&self.config, found, setup, &stashed)?;
+        let own = self.as_tried(Own::new(&self.config, found, setup, &stashed)?);
         let same = |spec: &ModelSpec| spec.digest == own.digest && spec.setup == own.setup.digest;
         if current.is_some_and(same) {
             return Ok(None);
@@ -278,6 +290,7 @@ impl Loader {
         let slots = u32::try_from(own.session.threads.max(1)).unwrap_or(1);
         self.serve((stage, slots), (host, sessions), warm, &times, copy)?;
         self.keep_material(&spec, material);
+        self.keep_tunable(own, &spec);
         Ok(spec)
     }
 
@@ -344,6 +357,7 @@ impl Loader {
                 session: session.clone(),
                 geometry,
                 gives_way: true,
+                trial: false,
             },
             load_timeout: *load_timeout,
             label: label.to_owned(),
@@ -369,6 +383,7 @@ impl Loader {
             batch_rows_knee: knee.min(batch_rows_max).max(1),
             batch_rows_preferred: preferred.filter(|&rows| rows <= batch_rows_max).collect(),
             batching,
+            quantile: spec.settings.latency_quantile.unwrap_or_default(),
             queue_rows_max: spec.queue.rows_max,
             queue_delay: spec.settings.queue_delay.unwrap_or(self.config.queue_delay),
             join: spec.settings.dedupe.unwrap_or(self.config.join) && shared,
@@ -413,80 +428,5 @@ impl Loader {
             self.driver.add_lane(session, lane, up);
         }
         Ok(())
-    }
-}
-
-/// A version as it was found, with neither a stage nor counts yet.
-fn spec(
-    found: &Found,
-    own: &Own,
-    model: &Model,
-    probed: &Probed,
-    times: &[(usize, u64)],
-    runs_in: &str,
-) -> ModelSpec {
-    let unshared = deterministic(model).err().map(|reason| reason.to_string());
-    let mut findings = BTreeMap::new();
-    let mut note = |key: &str, value: String| {
-        findings.insert(format!("graftd.{key}"), value);
-    };
-    note("digest", own.digest.to_string());
-    match &probed.rows {
-        Rows::Independent { how } => note("rows", format!("independent: {how}")),
-        Rows::Whole { why } => note("rows", format!("requests run as they come: {why}")),
-    }
-    note("row_difference", format!("{:e}", probed.difference));
-    note(
-        "sharing",
-        unshared
-            .clone()
-            .map_or_else(|| "equal rows are shared".into(), |why| format!("off: {why}")),
-    );
-    let ignored = own.notes();
-    if !ignored.is_empty() {
-        note("config_ignored", ignored.join("; "));
-    }
-    if !times.is_empty() {
-        let shown = times.iter().map(|(rows, ns)| format!("{rows}: {} us", ns / 1000));
-        note("batch_times", shown.collect::<Vec<_>>().join(", "));
-        let (knee, top) = probe::knee(times);
-        note("batch_rows", format!("{knee} nearly as good as any, {top} at most"));
-    }
-    note("runs_in", runs_in.to_owned());
-    let axes = |specs: &[TensorSpec]| specs.iter().map(|spec| spec.axis).collect();
-    ModelSpec {
-        name: found.name.clone(),
-        version: found.version,
-        versions: vec![found.version],
-        stage: StageId(0),
-        digest: own.digest,
-        called: StageName::whole(&found.name, found.version, own.digest),
-        settings: own.settings.clone(),
-        queue: own.setup.queue.clone(),
-        padding: None,
-        request_rows_max: own.setup.request_rows_max(),
-        setup: own.setup.digest,
-        output_axes: axes(&probed.outputs),
-        whole_axes: probed.outputs.iter().map(|_| None).collect(),
-        inputs: probed.inputs.clone(),
-        outputs: probed.outputs.clone(),
-        rows: probed.rows.clone(),
-        unshared,
-        config: Arc::default(),
-        counts: Arc::default(),
-        findings,
-        way: WayCell::default(),
-    }
-}
-
-fn loaded<'a>(own: &Own, spec: &'a ModelSpec, stage: &'a StageConfig) -> Loaded<'a> {
-    Loaded {
-        name: &spec.name,
-        inputs: &spec.inputs,
-        outputs: &spec.outputs,
-        rows: &spec.rows,
-        stage,
-        sessions: own.session.lanes,
-        gpu: own.on_gpu(),
     }
 }

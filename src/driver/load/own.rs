@@ -4,6 +4,7 @@ use super::LoadConfig;
 use crate::digest::StageDigest;
 use crate::engine::onnx::{GraphLevel, Provider, SessionOptions, Tuning};
 use crate::model::config::{self, Device, Fitted, Session, Setup};
+use crate::model::runs::Origin;
 use crate::model::scan::Found;
 use crate::model::settings::Settings;
 use crate::model::stash::Stashed;
@@ -15,6 +16,8 @@ pub(super) struct Own {
     pub settings: Settings,
     /// How its sessions are set up.
     pub session: SessionOptions,
+    /// Who says how many there are, and of how many threads.
+    pub origin: Origin,
     /// Its tensors, narrowed to what is declared.
     pub fitted: Fitted,
     /// Its content, and the settings that can change a result.
@@ -31,13 +34,16 @@ impl Own {
         stashed: &Stashed,
     ) -> Result<Self, String> {
         let typed = config.models.get(&found.name).cloned().unwrap_or_default();
-        let usual = Settings { latency_target: config.latency_target, ..Settings::default() };
+        let LoadConfig { latency_target, latency_quantile, .. } = *config;
+        let usual = Settings { latency_target, latency_quantile, ..Settings::default() };
         let settings = typed.over(&setup.settings).over(&usual);
         let fitted = setup.declared.fit(stashed.model.inputs(), stashed.model.outputs());
         let fitted = fitted.map_err(|why| format!("config.pbtxt: {why}"))?;
         let session = session(config, &setup.session, &settings);
         let digest = tuned(stashed.digest, &setup);
-        Ok(Self { setup, settings, session, fitted, digest })
+        let set = settings.threads.is_some() || settings.sessions.is_some() || config.session_set;
+        let origin = if set { Origin::Set } else { Origin::Usual };
+        Ok(Self { setup, settings, session, origin, fitted, digest })
     }
 
     /// Fields of its files that change nothing, each with the reason.

@@ -1,5 +1,6 @@
 //! Who lives where: the stages of every worker, and what they are started from.
 
+use super::replace::Leaving;
 use crate::engine::worker::{Worker, WorkerConfig};
 use crate::engine::{BatchPlan, Lane};
 use crate::id::{SessionId, StageId};
@@ -59,6 +60,8 @@ pub(super) type PoolId = StageId;
 pub(super) struct Books {
     pub pools: BTreeMap<PoolId, Pool>,
     pub homes: BTreeMap<StageId, PoolId>,
+    /// Workers that end once their sessions have left.
+    pub leaving: Vec<Leaving>,
 }
 
 impl Books {

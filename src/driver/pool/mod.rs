@@ -1,6 +1,7 @@
 //! The pools: the worker of every stage or family, kept alive, and a second one apart while rows are suspect.
 
 mod books;
+mod replace;
 mod respawn;
 
 pub(super) use books::Recipe;
@@ -203,7 +204,10 @@ impl Pools {
                 Order::Isolate { stage } => {
                     tokio::spawn(self.clone().isolate(stage));
                 }
-                Order::Retire { session } => self.retire(session),
+                Order::Retire { session } => {
+                    self.retire(session);
+                    self.left(session);
+                }
                 Order::Rest { stage } => self.rest(stage),
                 Order::Raise { stage, needed } => self.raise(stage, needed),
                 Order::Forget { stage } => self.forget(stage),
@@ -328,6 +332,7 @@ impl Pools {
     }
 
     fn died(self: &Arc<Self>, sessions: &[SessionId], how: &str) {
+        sessions.iter().for_each(|&session| self.left(session));
         let mut books = self.books.lock();
         for (&id, pool) in &mut books.pools {
             for resident in pool.residents.values_mut() {

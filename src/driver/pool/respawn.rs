@@ -65,7 +65,7 @@ impl Pools {
     }
 
     /// Starts a worker with all the stages of a pool, and runs them warm.
-    async fn start_warm(
+    pub(super) async fn start_warm(
         &self,
         recipes: &[(StageId, Recipe)],
     ) -> Result<(Worker, Vec<Loaded>), String> {

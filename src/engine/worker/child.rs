@@ -100,6 +100,9 @@ impl Shared {
     }
 
     fn load(self: &Arc<Self>, number: ModelNumber, order: LoadOrder, memory: &OwnedFd) {
+        if order.trial {
+            courtesy::give_way();
+        }
         let reply = match self.loaded(number, order, memory) {
             Ok(warnings) => LoadReply::Ready { warnings },
             Err(reason) => LoadReply::Refused { reason },

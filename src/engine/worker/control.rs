@@ -30,6 +30,8 @@ pub struct LoadOrder {
     /// Whether loading, and what is run until the model serves, gives way to whoever serves meanwhile. It must not
     /// where requests wait for this worker.
     pub gives_way: bool,
+    /// Whether all of it gives way for good, the runtime's own threads too: it is only tried out, and will not serve.
+    pub trial: bool,
 }
 
 /// What came of it.
@@ -190,6 +192,7 @@ mod tests {
             session,
             geometry,
             gives_way: true,
+            trial: false,
         };
         let sent = [
             (Order::Load { model: 1, order: load.clone() }, memory(11)),

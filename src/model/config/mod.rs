@@ -15,6 +15,7 @@ mod layout;
 mod line;
 mod own;
 mod queue;
+mod rewrite;
 mod session;
 mod tensors;
 mod triton;
@@ -27,6 +28,7 @@ mod corpus;
 pub use effective::{BACKEND, FILENAME, Loaded, PLATFORM, datatype, effective};
 pub use layout::{Layout, layout};
 pub use queue::{Policy, Queue};
+pub use rewrite::{Written, rewrite};
 pub use session::{Device, GraphLevel, Session};
 pub use tensors::{Declared, Fitted};
 pub use triton::elsewhere;
@@ -79,13 +81,7 @@ impl Setup {
         let mut hasher = blake3::Hasher::new();
         let mut setup = Self::default();
         let mut files = 0;
-        let (folder, own) = match found.folder() {
-            Some(folder) => (folder, OWN.to_owned()),
-            None => (
-                found.file.parent().unwrap_or_else(|| Path::new(".")),
-                format!("{}.toml", found.name),
-            ),
-        };
+        let (folder, own) = own_file(found);
         if found.folder().is_some()
             && let Some(text) = contents(folder, TRITON)?
         {
@@ -136,6 +132,17 @@ impl Setup {
     #[must_use]
     pub fn request_rows_max(&self) -> Option<usize> {
         self.declared.batched
+    }
+}
+
+/// The folder and the name of the file of settings that are ours alone, whether it is there or not.
+#[must_use]
+pub fn own_file(found: &Found) -> (&Path, String) {
+    match found.folder() {
+        Some(folder) => (folder, OWN.to_owned()),
+        None => {
+            (found.file.parent().unwrap_or_else(|| Path::new(".")), format!("{}.toml", found.name))
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::model::padding::Declared;
 use crate::model::settings::Settings;
 use crate::rows::Storage;
+use crate::sched::quantile::Quantile;
 use crate::sched::reuse::Policy;
 use serde::Deserialize;
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -22,6 +23,7 @@ struct Own {
     preferred_batch_rows: Option<Vec<NonZeroUsize>>,
     queue_delay_max_us: Option<u64>,
     latency_target_ms: Option<NonZeroU64>,
+    latency_quantile: Option<Quantile>,
     sessions: Option<NonZeroUsize>,
     threads: Option<NonZeroUsize>,
     sharing: Option<Policy>,
@@ -61,6 +63,7 @@ pub(super) fn parse(text: &str) -> Result<(Settings, Vec<Declared>), String> {
         preferred_batch_rows,
         queue_delay_max_us,
         latency_target_ms,
+        latency_quantile,
         sessions,
         threads,
         sharing,
@@ -88,6 +91,7 @@ pub(super) fn parse(text: &str) -> Result<(Settings, Vec<Declared>), String> {
         batch_rows_preferred: preferred,
         queue_delay: queue_delay_max_us.map(Duration::from_micros),
         latency_target: latency_target_ms.map(|ms| Duration::from_millis(ms.get())),
+        latency_quantile,
         sessions: count("sessions", sessions)?,
         threads: count("threads", threads)?,
         sharing,
@@ -104,7 +108,7 @@ mod tests {
     #[test]
     fn all_keys_are_read() {
         let text = "dedupe = false\ncache = true # kept\ntimeout_ms = 20\nmax_batch_rows = 8\n\
-                    preferred_batch_rows = [8, 4]\nqueue_delay_max_us = 50\nlatency_target_ms = 30\nsessions = 2\nthreads = 3\nsharing = \"always\"\n\
+                    preferred_batch_rows = [8, 4]\nqueue_delay_max_us = 50\nlatency_target_ms = 30\nlatency_quantile = 0.999\nsessions = 2\nthreads = 3\nsharing = \"always\"\n\
                     base_storage = \"float16\"\nbase = \"encoder\"\n";
         let expected = Settings {
             dedupe: Some(false),
@@ -114,6 +118,7 @@ mod tests {
             batch_rows_preferred: Some(vec![4, 8]),
             queue_delay: Some(Duration::from_micros(50)),
             latency_target: Some(Duration::from_millis(30)),
+            latency_quantile: "0.999".parse().ok(),
             sessions: Some(2),
             sharing: Some(Policy::Always),
             base_storage: Some(Storage::Half),
@@ -126,7 +131,8 @@ mod tests {
 
     #[test]
     fn wrong_ones_name_the_line_the_key_and_what_is_allowed() {
-        let table: [(&str, &[&str]); 8] = [
+        let table: [(&str, &[&str]); 9] = [
+            ("latency_quantile = 99.9", &["line 1", "is 99.9; expected a share of 0.5"]),
             ("cache = true\nbatch = 3", &["line 2", "unknown field `batch`", "max_batch_rows"]),
             ("threads = 0", &["line 1: threads = 0: ", "expected a whole number, 1 or more"]),
             ("threads = 5000", &["threads is 5000", "at most 1024"]),

@@ -153,6 +153,7 @@ impl Account<'_> {
             Outcome::Complete(tally) => counts.answered(&Answered {
                 took,
                 at: now,
+                in_time: self.spec.settings.latency_target.map(|target| took <= target),
                 tally: *tally,
                 inferences: seen.inferences(self.spec),
                 phases: seen.phases,

@@ -22,7 +22,17 @@ impl Service {
         model: &str,
         version: Option<&str>,
     ) -> Result<Arc<ModelConfig>, InferError> {
-        Ok(self.catalog().find(model, version)?.config.clone())
+        let spec = self.catalog().find(model, version)?.clone();
+        let count = spec.runs.get().and_then(|runs| i32::try_from(runs.spread.sessions).ok());
+        match (&spec.config.instance_group[..], count) {
+            // Others may have been found better since it was loaded.
+            ([group], Some(count)) if group.count != count => {
+                let mut config = (*spec.config).clone();
+                config.instance_group[0].count = count;
+                Ok(Arc::new(config))
+            }
+            _ => Ok(spec.config.clone()),
+        }
     }
 
     /// The models with their states.

@@ -1,7 +1,9 @@
 //! What was counted, for clients, for Prometheus and for people.
 
 use super::Service;
-use super::status::{CostStatus, Limits, LoadNow, ModelStatus, Status, WorkerStatus, stages};
+use super::status::{
+    CostStatus, Limits, LoadNow, ModelStatus, Status, TargetStatus, WorkerStatus, stages,
+};
 use crate::clock;
 use crate::error::InferError;
 use crate::id::StageId;
@@ -149,13 +151,14 @@ impl Service {
         let queue = self.driver.stage_queue(spec.stage);
         ModelStatus {
             state: "ready".to_owned(),
-            findings: spec.findings.clone(),
+            findings: findings(spec),
             batch_rows_max: spec.config.max_batch_size,
             batch_sizes: spec.counts.batch_sizes(),
             answered,
             failed: spec.counts.failures(),
             p50_us: p50.map(micros),
             p99_us: p99.map(micros),
+            target: target(spec),
             queued_rows: queue.map_or(0, |(rows, _)| rows),
             oldest_us: queue.map_or(0, |(_, age)| micros(age)),
             costs: costs(self.costs(spec.stage)),
@@ -188,6 +191,23 @@ impl Service {
         let since = self.driver.clock().now().since(crate::time::MonoTime::ZERO);
         clock::wall().saturating_sub(since)
     }
+}
+
+/// How a model's answers hold its target, if it has one.
+fn target(spec: &ModelSpec) -> Option<TargetStatus> {
+    let target = spec.settings.latency_target?;
+    let (in_time, late) = spec.counts.on_time();
+    let quantile = spec.settings.latency_quantile.unwrap_or_default().into();
+    Some(TargetStatus { ms: millis(target), quantile, in_time, late })
+}
+
+/// What was found of a model at load, and how its runs are spread now.
+fn findings(spec: &ModelSpec) -> BTreeMap<String, String> {
+    let mut findings = spec.findings.clone();
+    if let Some(runs) = spec.runs.get() {
+        findings.insert("graftd.sessions".to_owned(), runs.to_string());
+    }
+    findings
 }
 
 fn costs(learned: Vec<Learned>) -> Vec<CostStatus> {

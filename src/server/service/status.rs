@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 /// How the daemon is at one moment. A reader passes over what it does not know, and has defaults for what a
 /// daemon of another version does not say.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Status {
     /// The daemon's version.
@@ -36,7 +36,7 @@ pub struct Status {
 }
 
 /// One version of a model.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ModelStatus {
     /// The model.
@@ -61,6 +61,8 @@ pub struct ModelStatus {
     pub p50_us: Option<u64>,
     /// What all but a hundredth took at most.
     pub p99_us: Option<u64>,
+    /// Its latency target, and the share of its answers that it is for; none for a model without one.
+    pub target: Option<TargetStatus>,
     /// Rows that wait for a session.
     pub queued_rows: usize,
     /// How long the first of them has waited.
@@ -69,6 +71,20 @@ pub struct ModelStatus {
     pub costs: Vec<CostStatus>,
     /// The same of the head that its rows go through above a base; empty for a model without one.
     pub head_costs: Vec<CostStatus>,
+}
+
+/// How a model's answers hold its latency target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TargetStatus {
+    /// The target.
+    pub ms: u64,
+    /// The share of its answers that are to be there by then.
+    pub quantile: f64,
+    /// Answers that were.
+    pub in_time: u64,
+    /// Answers that were not.
+    pub late: u64,
 }
 
 /// What a run of so many rows costs.

@@ -29,7 +29,7 @@ fn lines(file: &Path) -> usize {
     fs::read_to_string(file).unwrap_or_default().lines().count()
 }
 
-fn quotient(a: i64, b: i64, expected: Result<i64, ErrorKind>) -> Ask {
+pub(super) fn quotient(a: i64, b: i64, expected: Result<i64, ErrorKind>) -> Ask {
     let tensor = |value: i64| int64(&[1, 4], Some(0), &[value; 4]);
     let inputs = Inputs { tensors: vec![tensor(a), tensor(b)], rows: 1 };
     Ask { inputs, expected: expected.map(|y| [y.to_le_bytes(); 4].concat()) }

@@ -6,4 +6,5 @@ mod hang;
 mod kill;
 mod load;
 mod orphans;
+mod replaced;
 mod rim;

@@ -80,6 +80,7 @@ fn call(timeout: Option<Duration>) -> Call {
         counts: Arc::default(),
         findings: BTreeMap::new(),
         way: Default::default(),
+        runs: Default::default(),
     };
     Call {
         spec: Arc::new(spec),

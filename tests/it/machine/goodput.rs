@@ -21,9 +21,6 @@ const IN_TIME: f64 = 0.99;
 /// How exactly goodput is found, as a share of it.
 const PRECISION: f64 = 0.01;
 
-/// How much longer a run takes on average than it would undisturbed, by an exponential law.
-const NOISE: f64 = 0.05;
-
 /// A kind of model and of traffic.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Regime {
@@ -32,6 +29,8 @@ pub(crate) struct Regime {
     pub row_ms: f64,
     /// What a run costs beside, in milliseconds.
     pub fixed_ms: f64,
+    /// How much longer a run takes on average than it would undisturbed, by an exponential law.
+    pub noise: f64,
     /// The time to an answer, in milliseconds.
     pub within_ms: f64,
     /// Rows of a batch, at most.
@@ -42,6 +41,8 @@ pub(crate) struct Regime {
     pub models: usize,
     /// They are heads of one base, which takes this share of the time.
     pub base_share: Option<f64>,
+    /// The share of answers that are to be in time.
+    pub quantile: &'static str,
 }
 
 /// What became of the requests of a run.
@@ -51,11 +52,27 @@ pub(crate) struct Served {
     pub in_time: f64,
     /// Answers in time, as a share of what full batches could give at most.
     pub on_time_rate: f64,
+    /// Late answers, as a share of those that were given.
+    pub late: f64,
     /// Time of cores spent on answers that came late, as a share of all.
     pub wasted: f64,
 }
 
 impl Regime {
+    /// One model of runs of 10 ms that gain nothing from batches, asked at random.
+    pub(crate) const PLAIN: Self = Self {
+        name: "plain",
+        row_ms: 10.0,
+        fixed_ms: 0.0,
+        noise: 0.05,
+        within_ms: 100.0,
+        batch_max: 1,
+        cv: 1.0,
+        models: 1,
+        base_share: None,
+        quantile: "0.99",
+    };
+
     fn plan(&self) -> Plan {
         let model = Kind {
             name: self.name.to_owned(),
@@ -64,7 +81,8 @@ impl Regime {
             skew: 0.0,
             fixed_ms: self.fixed_ms,
             row_ms: self.row_ms,
-            noise: NOISE,
+            noise: self.noise,
+            latency_quantile: self.quantile.parse().expect("a share"),
             batch_rows_max: self.batch_max,
             output_bytes: 64,
             base_share: self.base_share,
@@ -104,6 +122,7 @@ impl Regime {
         let found: Measured = fleet.serve(load * capacity, seed, 0).expect("a workload");
         Served {
             in_time: found.on_time_share(),
+            late: 1.0 - found.on_time as f64 / found.answered.max(1) as f64,
             on_time_rate: found.rate(found.on_time) / capacity,
             wasted: found.work.late.as_secs_f64() / found.work.busy.as_secs_f64(),
         }

@@ -18,4 +18,5 @@ mod regions;
 pub(crate) mod samples;
 mod settings;
 mod sharing;
+mod tune;
 mod verb;

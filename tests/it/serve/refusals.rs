@@ -152,6 +152,10 @@ async fn what_would_miss_its_models_target_is_told_to_come_later() {
         assert!(refused.retry_after.is_some(), "{refused:?}");
     }
     assert!(daemon.metric("graftd_requests_shed_total").await >= 1.0);
+    let labelled = |family| format!("{family}{{model=\"loop\",version=\"1\"}}");
+    let [in_time, late] =
+        ["in_time", "late"].map(|end| labelled(format!("graftd_answers_{end}_total")));
+    assert_eq!((daemon.metric(&in_time).await, daemon.metric(&late).await), (0.0, 1.0));
 }
 
 #[tokio::test]

@@ -112,6 +112,8 @@ struct Session {
     terminated: Option<MonoTime>,
     killed: bool,
     retiring: bool,
+    /// Others took its place.
+    leaves: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -219,6 +221,17 @@ impl Checker {
                 self.session_up(*session, *stage, *purpose, *slots);
             }
             Event::SessionDown { session } => return self.session_down(*session),
+            Event::SessionLeaves { session } => {
+                if let Some(session) = self.sessions.get_mut(session) {
+                    session.leaves = true;
+                }
+            }
+            Event::StageTuned { stage, tuned } => {
+                if let Some(stage) = self.stages.get_mut(stage) {
+                    stage.config.batch_rows_max = tuned.batch_rows_max;
+                    stage.config.batch_rows_knee = tuned.batch_rows_knee;
+                }
+            }
             Event::IsolationFailed { stage, .. } => self.isolation_failed(*stage),
             Event::Submit(job) => return self.submit(job, actions),
             Event::Cancel(request) => self.end(*request, None),
@@ -262,6 +275,7 @@ impl Checker {
             terminated: None,
             killed: false,
             retiring: false,
+            leaves: false,
         };
         self.sessions.insert(id, session);
         if purpose == Purpose::Isolation

@@ -71,8 +71,7 @@ fn told_of_deadlines_it_answers_more_in_time_than_eager_batching_and_wastes_noth
         within_ms: 150.0,
         batch_max: 16,
         cv: 2.0,
-        models: 1,
-        base_share: None,
+        ..Regime::PLAIN
     };
     let (ours, eager) = (
         regime.goodput(simulate::Policy::Learned, 4_000, 1),
@@ -81,6 +80,17 @@ fn told_of_deadlines_it_answers_more_in_time_than_eager_batching_and_wastes_noth
     assert!(ours >= 1.1 * eager, "{}: {ours:.2} of capacity, eager {eager:.2}", regime.name);
     let overloaded = regime.serve(2.0, simulate::Policy::Learned, 4_000, 1);
     assert!(overloaded.on_time_rate >= 0.85 && overloaded.wasted <= 0.05, "{overloaded:?}");
+}
+
+#[test]
+fn the_larger_the_share_that_is_to_be_in_time_the_fewer_answers_are_late() {
+    let late = |quantile| {
+        let regime =
+            Regime { name: "uneven runs", noise: 0.3, within_ms: 40.0, quantile, ..Regime::PLAIN };
+        regime.serve(1.2, simulate::Policy::Learned, 20_000, 1).late
+    };
+    let [often, usual, seldom] = ["0.5", "0.99", "0.999"].map(late);
+    assert!(often > 2.0 * usual && usual > 2.0 * seldom, "{often} {usual} {seldom}");
 }
 
 #[test]
@@ -95,6 +105,7 @@ fn in_overload_heads_and_models_that_share_a_device_waste_little_of_it() {
             cv: 1.0,
             models: 12,
             base_share,
+            ..Regime::PLAIN
         };
         let overloaded = regime.serve(1.5, simulate::Policy::Learned, 6_000, 1);
         assert!(overloaded.wasted <= 0.06, "{base_share:?}: {overloaded:?}");

@@ -184,16 +184,18 @@ fn every_seed_holds() {
             panic!("{}", sim.report(seed, &why));
         }
         steps += sim.steps;
-        let Tallies { submits, deaths, failures, hangs, isolations } = sim.world.tallies;
+        let Tallies { submits, deaths, failures, hangs, isolations, replaced } = sim.world.tallies;
         all.submits += submits;
         all.deaths += deaths;
         all.failures += failures;
         all.hangs += hangs;
         all.isolations += isolations;
+        all.replaced += replaced;
     }
     println!("{count} seeds, {steps} steps, {all:?}");
     if count >= SEEDS {
-        let least = [all.submits, all.deaths, all.failures, all.hangs, all.isolations];
+        let least =
+            [all.submits, all.deaths, all.failures, all.hangs, all.isolations, all.replaced];
         assert!(least.iter().all(|&number| number > count / 10), "faults are rare: {all:?}");
     }
 }

@@ -85,6 +85,8 @@ pub(super) struct Plan {
     pub(super) late_stage: Option<StagePlan>,
     /// Which of `stages` retires half-way.
     pub(super) retires: Option<StageId>,
+    /// Which of `stages` gets other sessions, for batches of so many rows, when two thirds of the jobs came.
+    pub(super) replaces: Option<(StageId, usize)>,
     pub(super) jobs: usize,
     pub(super) gap_us: u64,
     pub(super) faults: Faults,
@@ -190,6 +192,7 @@ impl Plan {
             cancels: rng.pick(&[0, 10, 40]),
             deadlines: rng.pick(&[0, 30, 60]),
             all_shared: rng.pick(&[40, 80, 100]),
+            replaces: rng.percent(40).then(|| (StageId(0), rng.count(1, 9))),
             config,
         }
     }

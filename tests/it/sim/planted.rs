@@ -32,7 +32,7 @@ bugs! {
     // Events that are not heard, or heard wrongly.
     CancelSwallowed, DeadlineIgnored, JoinForgotten, StoreAgainstWishes, LookupAgainstWishes,
     ClassIgnored, PriorityReversed, DrainIgnored, RetirementIgnored, BatchOverLimit, DelayDoubled,
-    StoreDespiteConfig, SlotsIgnored, ApartAsServing, DeathUnnoticed, FailureToAll, DoneTwice,
+    StoreDespiteConfig, SlotsIgnored, ApartAsServing, LeavingIgnored, DeathUnnoticed, FailureToAll, DoneTwice,
     // Bounds that are not kept.
     QuarantineForgotten, RequestsUnbounded, RowsUnbounded, BytesUnbounded, WaitersUnbounded,
     CacheUnbounded,
@@ -147,7 +147,9 @@ impl Planted {
             }
             Event::Drain => return self.bug != Bug::DrainIgnored,
             Event::StageRetired { .. } => return self.bug != Bug::RetirementIgnored,
+            Event::SessionLeaves { .. } => return self.bug != Bug::LeavingIgnored,
             Event::IsolationFailed { .. }
+            | Event::StageTuned { .. }
             | Event::StageFailed { .. }
             | Event::StageSpare { .. }
             | Event::StageNeeded { .. }

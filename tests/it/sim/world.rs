@@ -6,6 +6,7 @@
 use super::plan::{Mode, Plan, StagePlan, Truth};
 use super::rng::Rng;
 use graftd::id::{BatchId, RequestId, RowKey, SessionId, StageId};
+use graftd::sched::config::Tuned;
 use graftd::sched::event::{Action, Event, Failure, Purpose, RowRef};
 use graftd::time::MonoTime;
 use std::collections::{BTreeMap, VecDeque};
@@ -42,7 +43,15 @@ enum Happening {
         process: u32,
     },
     FaultsEnd,
+    /// Others take the place of a stage's sessions.
+    Replace {
+        stage: StageId,
+        rows_max: usize,
+    },
 }
+
+/// Processes of sessions that took the place of others.
+const REPLACED: u32 = 500;
 
 #[derive(Debug)]
 struct Live {
@@ -61,6 +70,7 @@ pub(super) struct Tallies {
     pub(super) failures: u64,
     pub(super) hangs: u64,
     pub(super) isolations: u64,
+    pub(super) replaced: u64,
 }
 
 #[derive(Debug)]
@@ -121,6 +131,10 @@ impl World {
         if let Some(stage) = world.plan.retires {
             let event = Event::StageRetired { stage };
             world.after(Duration::from_micros(span / 2), Happening::Tell(event));
+        }
+        if let Some((stage, rows_max)) = world.plan.replaces {
+            let wait = Duration::from_micros(span / 3 * 2);
+            world.after(wait, Happening::Replace { stage, rows_max });
         }
         world
     }
@@ -220,7 +234,26 @@ impl World {
                 self.faulty = false;
                 None
             }
+            Happening::Replace { stage, rows_max } => Some(self.replace(stage, rows_max)),
         }
+    }
+
+    /// New sessions come, each in place of one that serves now and then leaves.
+    fn replace(&mut self, stage: StageId, rows_max: usize) -> Event {
+        let serves = |live: &&Live| live.stage == stage && live.purpose == Purpose::Serving;
+        let now = self.sessions.iter().filter(|(_, live)| serves(live));
+        let now: Vec<_> =
+            now.map(|(&id, live)| (id, live.process + REPLACED, live.slots)).collect();
+        for (session, process, slots) in now {
+            let wait = self.rng.micros(0, 2_000);
+            let purpose = Purpose::Serving;
+            self.after(wait, Happening::Start { stage, purpose, process, slots });
+            let wait = wait + self.rng.micros(0, 300);
+            self.after(wait, Happening::Tell(Event::SessionLeaves { session }));
+            self.tallies.replaced += 1;
+        }
+        let tuned = Tuned { batch_rows_max: rows_max, batch_rows_knee: 1, known: Vec::new() };
+        Event::StageTuned { stage, tuned }
     }
 
     fn arrive(&mut self, left: usize) -> Event {

@@ -261,5 +261,6 @@ fn spec(stage: StageId) -> ModelSpec {
         counts: Arc::default(),
         findings: BTreeMap::new(),
         way: Default::default(),
+        runs: Default::default(),
     }
 }

@@ -10,6 +10,7 @@ mod simulate;
 mod stand_in;
 mod supervisor;
 mod terminal;
+mod tune;
 
 use crate::serve::daemon::{PROGRAM, soon};
 use std::path::Path;

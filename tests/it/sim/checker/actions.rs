@@ -116,7 +116,8 @@ impl Checker {
     /// Whether a session may be given a batch now.
     fn may_take(&self, id: SessionId, reason: RunReason) -> Verdict {
         let session = self.sessions.get(&id).ok_or("no such session")?;
-        ensure!(!session.retiring && !session.killed, "a batch for a session that goes");
+        let goes = session.retiring || session.killed || session.leaves;
+        ensure!(!goes, "a batch for a session that goes");
         ensure!(session.in_hand.len() < 2, "a third batch in hand");
         let busy = !session.in_hand.is_empty();
         ensure!(busy == (reason == RunReason::Ahead), "not the reason");

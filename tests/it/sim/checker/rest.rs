@@ -48,6 +48,9 @@ impl Checker {
     pub(super) fn rest(&mut self) -> Verdict {
         self.nothing_owed()?;
         self.bounds()?;
+        let stays = |s: &&Session| s.leaves && s.in_hand.is_empty() && !s.retiring && !s.killed;
+        let stays = self.sessions.values().find(stays);
+        ensure!(stays.is_none(), "{stays:?} has nothing in hand and does not leave");
         let mut look_by = self.watched()?;
         let mut waits: BTreeMap<StageId, Waits> = BTreeMap::new();
         for flight in self.flights.values() {
@@ -84,7 +87,10 @@ impl Checker {
                 && waits.is_none_or(|waits| waits.flights == 0);
             let unneeded = session.purpose == Purpose::Isolation
                 && waits.is_none_or(|waits| waits.suspects_apart == 0);
-            ensure!(gone || unneeded, "session {id} is retired, but its stage lives");
+            ensure!(
+                gone || unneeded || session.leaves,
+                "session {id} is retired, but its stage lives"
+            );
         }
         for id in std::mem::take(&mut self.isolated_now) {
             let needed = waits.get(&id).is_some_and(|waits| waits.suspects_apart > 0);
@@ -176,7 +182,7 @@ impl Checker {
         let idle = self.sessions.values().any(|session| {
             session.stage == id
                 && session.purpose == Purpose::Serving
-                && !(session.retiring || session.killed)
+                && !(session.retiring || session.killed || session.leaves)
                 && session.in_hand.is_empty()
                 && self.fits(session)
         });
