@@ -85,6 +85,7 @@ fn model(request: &InferRequest, axis: usize) -> ModelSpec {
         counts: Arc::default(),
         findings: BTreeMap::new(),
         way: WayCell::default(),
+        runs: Default::default(),
     }
 }
 
