@@ -210,7 +210,6 @@ impl Costs {
         match quantile.judge() {
             Judge::Expected => self.expected(rows),
             Judge::Likely => self.likely(rows),
-            Judge::High => self.high(rows),
         }
     }
 

@@ -1,7 +1,7 @@
 //! How large a batch its first rows can bear: rows that have to be there in time are not made late by those behind them.
 //!
 //! A row's laxity is the time that is left to it. Feasibility is judged by what nineteen runs in twenty stay under (unless the
-//! target is for more or far fewer of the answers), throughput by what is expected of a run: with averages for both, every
+//! target is for far fewer of the answers), throughput by what is expected of a run: with averages for both, every
 //! other batch would be late under load.
 
 use crate::sched::cost::Costs;

@@ -83,6 +83,12 @@ impl Loader {
     /// Lets a stage go once its last row is answered; what was learned of it is written down.
     pub fn retire(&self, stage: StageId) {
         self.forget_tunable(stage);
+        self.put_costs_away(stage);
+        self.driver.event(Event::StageRetired { stage });
+    }
+
+    /// Writes down what was learned of a stage, and keeps no more of it.
+    pub(super) fn put_costs_away(&self, stage: StageId) {
         let entry = self.costs.lock().remove(&stage);
         if let Some(entry) = entry
             && let Some(learned) = self.news(stage, &entry)
@@ -93,7 +99,6 @@ impl Loader {
                 tracing::debug!("what was learned last is not kept: no thread ({error})");
             }
         }
-        self.driver.event(Event::StageRetired { stage });
     }
 
     /// What was learned of a stage and is not written down; what was only measured is measured again at the next load.

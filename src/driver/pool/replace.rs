@@ -45,7 +45,7 @@ impl Pools {
             (id, books.home(stage).ok_or_else(gone)?.turn.clone())
         };
         let _turn = turn.lock().await;
-        self.room_beside(stage)?;
+        self.room_beside(stage, 1)?;
         let mut polite = recipe.clone();
         polite.config.order.gives_way = true;
         let (worker, loaded) = self.start_warm(&[(stage, polite)]).await?;
@@ -71,18 +71,17 @@ impl Pools {
         Ok(())
     }
 
-    /// Whether there is memory for a stage's sessions beside those that serve.
+    /// Whether there is memory for so many times a stage's sessions beside those that serve.
     ///
     /// # Errors
     /// A sentence, where there is not.
-    pub(in crate::driver) fn room_beside(&self, stage: StageId) -> Result<(), String> {
+    pub(in crate::driver) fn room_beside(&self, stage: StageId, times: u64) -> Result<(), String> {
         let bytes = self.books.lock().home(stage).map_or(0, |pool| pool.bytes());
+        let bytes = bytes.saturating_mul(times);
         match memory::left_of_all() {
-            Some((left, all)) if left < bytes.saturating_add(all / RESERVE) => Err(format!(
-                "its sessions take {} MiB, and {} MiB are left",
-                bytes >> 20,
-                left >> 20
-            )),
+            Some((left, all)) if left < bytes.saturating_add(all / RESERVE) => {
+                Err(format!("that takes {} MiB, and {} MiB are left", bytes >> 20, left >> 20))
+            }
             _ => Ok(()),
         }
     }

@@ -91,6 +91,7 @@ fn the_larger_the_share_that_is_to_be_in_time_the_fewer_answers_are_late() {
     };
     let [often, usual, seldom] = ["0.5", "0.99", "0.999"].map(late);
     assert!(often > 2.0 * usual && usual > 2.0 * seldom, "{often} {usual} {seldom}");
+    assert!(seldom < 0.0015, "{seldom} of them, and one in a thousand may be");
 }
 
 #[test]

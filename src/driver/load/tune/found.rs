@@ -1,6 +1,7 @@
 //! What was found best for a model's sessions, kept for the next start by what is run and on what machine.
 
 use super::super::Loader;
+use super::super::background::background;
 use super::super::own::Own;
 use crate::digest::StageDigest;
 use crate::engine::onnx::SessionOptions;
@@ -9,6 +10,7 @@ use crate::sched::quantile::Quantile;
 use crate::sched::spread::{Goal, Spread};
 use crate::time::nanos;
 use serde::{Deserialize, Serialize};
+use std::sync::atomic::AtomicBool;
 
 /// Another number where what is kept has another layout, or means something else.
 const KIND: &str = "spread1";
@@ -38,11 +40,14 @@ impl Loader {
     }
 
     /// Keeps what was found best.
-    pub(super) fn keep_tried(&self, key: &StageDigest, spread: Spread, goal: Option<Goal>) {
+    pub(super) async fn keep_tried(&self, key: StageDigest, spread: Spread, goal: Option<Goal>) {
         let tried = Tried { spread, goal: goal.map(told) };
-        let bytes = postcard::to_stdvec(&tried).map_err(|error| error.to_string());
-        let put = |bytes: Vec<u8>| self.shelf.put(KIND, key, &bytes).map_err(|e| e.to_string());
-        if let Err(why) = bytes.and_then(put) {
+        let shelf = self.shelf.clone();
+        let write = move |_: &AtomicBool| {
+            let bytes = postcard::to_stdvec(&tried).map_err(|error| error.to_string())?;
+            shelf.put(KIND, &key, &bytes).map_err(|error| error.to_string())
+        };
+        if let Err(why) = background(write).await {
             tracing::warn!("{KIND} {key} cannot be kept in --splits-dir: {why}");
         }
     }

@@ -148,7 +148,7 @@ impl Loader {
             return tracing::info!("{label}: {} were found best: {why}", best.spread);
         }
         spec.runs.set(Some(Runs { spread: best.spread, origin: Origin::Tried }));
-        self.keep_tried(&subject.key, best.spread, tuning.goal);
+        self.keep_tried(subject.key, best.spread, tuning.goal).await;
         tracing::debug!("{label}: measured were {:?}", tuning.all);
         tracing::info!("{label}: its runs were tried out: {}", outcome(&tuning));
     }
@@ -193,7 +193,8 @@ impl Loader {
         if warm.is_empty() {
             return Err(Halt::Failed("no made-up row was accepted".into()));
         }
-        self.pools.room_beside(stage).map_err(Halt::Failed)?;
+        // What is in place is loaded beside its rival.
+        self.pools.room_beside(stage, 2).map_err(Halt::Failed)?;
         let session = &config.order.session;
         let place = Spread { threads: session.threads, sessions: session.lanes };
         let arena = Arena::start(&self.driver, &config, &warm, (effort, calm)).await?;
@@ -222,19 +223,21 @@ impl Loader {
     pub async fn set_up(&self, spec: &ModelSpec, best: &Measured) -> Result<(), String> {
         let recipe = self.pools.recipe(spec.stage).ok_or(NOT_APART)?;
         let mut recipe = Recipe { slots: slots(best.spread), ..recipe };
-        recipe.config.order = spread_over(&recipe.config.order, best.spread);
         let times: Vec<(usize, u64)> =
             best.sizes.iter().map(|size| (size.rows, size.run_ns)).collect();
-        let key = self.cost_key(&spec.digest, &recipe.config.order.session);
         let config = self.stage_config(spec, &times);
+        let before = self.cost_key(&spec.digest, &recipe.config.order.session);
+        recipe.config.order = spread_over(&recipe.config.order, best.spread);
+        let key = self.cost_key(&spec.digest, &recipe.config.order.session);
         let tuned = Tuned {
             batch_rows_max: config.batch_rows_max,
             batch_rows_knee: config.batch_rows_knee,
             known: self.known(&key, &times),
         };
-        self.remember_costs();
-        self.pools.replace(spec.stage, recipe, tuned).await?;
-        self.keep_costs(spec.stage, key);
+        self.put_costs_away(spec.stage);
+        let replaced = self.pools.replace(spec.stage, recipe, tuned).await;
+        self.keep_costs(spec.stage, if replaced.is_ok() { key } else { before });
+        replaced?;
         spec.runs.set(Some(Runs { spread: best.spread, origin: Origin::Tried }));
         Ok(())
     }
