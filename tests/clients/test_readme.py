@@ -50,7 +50,8 @@ class Snippets(unittest.TestCase):
         folder = Path(tempfile.mkdtemp(prefix="graftd-readme-"))
         self.addCleanup(shutil.rmtree, folder)
         (folder / "graftd.sock").symlink_to(self.daemon.socket)
-        (folder / "configs").symlink_to(ROOT / "configs")
+        for name in ("configs", "models"):
+            (folder / name).symlink_to(ROOT / name)
         environment = os.environ | {"PATH": f"{BINARY.parent}{os.pathsep}{os.environ['PATH']}"}
         done = subprocess.run(command(language, text), cwd=folder, env=environment, stdin=subprocess.DEVNULL,
                               capture_output=True, text=True, timeout=PATIENCE)
