@@ -57,7 +57,7 @@ pub enum Verb {
     /// Try the scheduler on imagined machines, in virtual time
     #[command(after_help = simulate::AFTER_HELP)]
     Simulate(Box<simulate::SimulateArgs>),
-    /// Find out how each model's runs are best spread over the cores, and write it into its settings
+    /// Find each model's best sessions and threads, and write them down
     #[command(after_help = tune::AFTER_HELP)]
     Tune(Box<tune::TuneArgs>),
     /// Have a running daemon load a model, or load it again

@@ -2,7 +2,7 @@
 
 use super::exit::Failure;
 use super::serve::ServeArgs;
-use super::table::Table;
+use super::table::{Table, micros};
 use crate::daemon;
 use crate::driver::load::{Effort, Loader, Tuning};
 use crate::engine::{cores, runtime};
@@ -24,7 +24,8 @@ pub const AFTER_HELP: &str = "\
 Takes the flags, variables and configuration file of `graftd serve`. Each model is loaded as a start
 would and run on made-up rows, with as many sessions and threads as it has now and, by turns, with
 others. Best is what answers most rows, under a latency target in time; among those that are as
-good, what answers a row alone soonest. The batch is the smallest that is as good as the best.
+good, what answers a row ALONE soonest. BATCH is the smallest that is as good as the best, P95 what
+nineteen of its runs in twenty stay under while all sessions are busy.
 
 Run it while nothing else needs the cores: a daemon that serves is in the way of what is measured.
 It takes about half a minute a model on two cores; it writes sessions, threads and max_batch_rows.";
@@ -214,7 +215,7 @@ fn json(report: &Report<'_>, out: &mut impl Write) -> std::io::Result<()> {
 fn table(report: &Report<'_>, width: Option<usize>, out: &mut impl Write) -> std::io::Result<()> {
     let in_time = report.latency_target_ms.map(|ms| format!("ROWS/S IN {ms} MS"));
     let rate = in_time.as_deref().unwrap_or("ROWS/S");
-    let headings = ["MODEL", "SESSIONS", "THREADS", "BATCH", rate, "P95 MS", "ALONE MS", ""];
+    let headings = ["MODEL", "SESSIONS", "THREADS", "BATCH", rate, "P95", "ALONE", ""];
     let mut table = Table::new(&headings).with_text_last();
     for told in &report.spreads {
         let mark = match (told.now, told.best) {
@@ -228,9 +229,9 @@ fn table(report: &Report<'_>, width: Option<usize>, out: &mut impl Write) -> std
             told.sessions.to_string(),
             told.threads.to_string(),
             told.batch_rows.to_string(),
-            format!("{:.1}", told.rows_per_s),
-            format!("{:.2}", told.p95_ms),
-            format!("{:.2}", told.alone_ms),
+            format!("{:.*}", usize::from(told.rows_per_s < 100.0), told.rows_per_s),
+            micros((told.p95_ms * 1e3).ceil() as u64),
+            micros((told.alone_ms * 1e3).ceil() as u64),
             mark.to_owned(),
         ]);
     }

@@ -139,6 +139,8 @@ impl Measured {
     #[must_use]
     pub fn rebased(&self, reference: &Self, elsewhere: &Self) -> Self {
         let scaled = |value: u64, from: u64, to: u64| {
+            // What changed by more is no neighbour but a figure that came to nothing.
+            let to = to.clamp(from / 2, from.saturating_mul(2));
             let scaled = u128::from(value) * u128::from(to) / u128::from(from.max(1));
             u64::try_from(scaled).unwrap_or(u64::MAX)
         };
@@ -280,6 +282,9 @@ mod tests {
         let rebased = candidate.rebased(&slowed, &reference);
         assert_eq!((rebased.alone_ns, rebased.sizes[0].run_ns), (500_000, 500_000));
         assert_eq!(rebased.sizes[0].rate, 2 * candidate.sizes[0].rate);
+        let nothing = measured(1, 2, 1_000, &[30_000]);
+        let rebased = candidate.rebased(&nothing, &reference);
+        assert!(rebased.sizes[0].rate <= 2 * candidate.sizes[0].rate, "no figure at all");
     }
 
     proptest! {

@@ -16,7 +16,7 @@ NOT_RUN = {
 }
 # What a snippet prints that asks for no flower, by how it begins.
 PRINTS = {"graftd bench": "ANSWERS/S", "graftd simulate": "highest rate with 99 %",
-          "graftd tune": "ALONE MS"}
+          "graftd tune": "ALONE"}
 # Blocks that nobody runs: a configuration, a drawing.
 NOT_PROGRAMS = ("toml", "")
 EXAMPLE = ROOT / "examples/client.rs"
