@@ -162,7 +162,8 @@ impl Scheduler {
     fn shed_late(&mut self, id: StageId, class: ClassKey) {
         // One that is alone holds back nobody, and shows what a run takes now.
         let crowded = self.stages.get(&id).filter(|stage| stage.flights > 1);
-        let surely = crowded.and_then(|stage| Some(stage.surely(1)? + stage.margin.time()));
+        let surely =
+            crowded.and_then(|stage| Some(stage.surely(1)?.saturating_add(stage.margin.time())));
         let Some(soonest) = surely.map(|surely| self.now.after(surely)) else { return };
         let head = |sched: &Self| sched.stages.get(&id)?.queue.head(class);
         while let Some(flight) = head(self)
