@@ -20,7 +20,7 @@ pub mod tune;
 
 use crate::engine::runtime;
 use clap::builder::BoolishValueParser;
-use clap::{ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use exit::{Failure, Kind};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -116,16 +116,7 @@ pub fn command() -> Command {
     });
     let command = command.mut_subcommand("serve", |serve| serve.mut_args(switch));
     let command = command.mut_subcommand("check", |check| check.mut_args(switch));
-    // Its own switches are of the command line alone.
-    let theirs: Vec<String> = tune::TuneOnly::augment_args(Command::new("tune"))
-        .get_arguments()
-        .map(|arg| arg.get_id().to_string())
-        .collect();
-    command.mut_subcommand("tune", |tune| {
-        tune.mut_args(
-            |arg| if theirs.contains(&arg.get_id().to_string()) { arg } else { switch(arg) },
-        )
-    })
+    command.mut_subcommand("tune", |tune| tune.mut_args(switch))
 }
 
 /// A flag whose variable counts as unset where it is empty, as a service's environment file may have it.

@@ -79,7 +79,7 @@ impl Tuning {
 impl Loader {
     /// A model's settings with its sessions as they were found best, where the user leaves that to us.
     pub(super) fn as_tried(&self, mut own: Own) -> Own {
-        if self.is_free(&own)
+        if own.origin == Origin::Usual
             && let Some(spread) = self.tried(&self.spread_key(&own), goal(&own.settings))
         {
             (own.session.threads, own.session.lanes) = (spread.threads, spread.sessions);
@@ -88,17 +88,11 @@ impl Loader {
         own
     }
 
-    /// Whether the user leaves it to us how a model's sessions are set up.
-    fn is_free(&self, own: &Own) -> bool {
-        own.origin != Origin::Set
-    }
-
     /// Notes how a model's runs are spread; others are tried where the user leaves that to us.
     pub(super) fn keep_tunable(&self, own: &Own, spec: &ModelSpec) {
         let key = self.spread_key(own);
         // What runs on a GPU shares it in ways of the driver's.
-        let due = self.config.autotune && self.is_free(own) && !own.on_gpu();
-        let due = due && own.origin != Origin::Tried;
+        let due = self.config.autotune && own.origin == Origin::Usual && !own.on_gpu();
         let spread = Spread { threads: own.session.threads, sessions: own.session.lanes };
         spec.runs.set(Some(Runs { spread, origin: own.origin }));
         let subject = Arc::new(Subject { spec: spec.clone(), key, due });
@@ -236,7 +230,10 @@ impl Loader {
         };
         self.put_costs_away(spec.stage);
         let replaced = self.pools.replace(spec.stage, recipe, tuned).await;
-        self.keep_costs(spec.stage, if replaced.is_ok() { key } else { before });
+        // It may have been let go meanwhile.
+        if self.tunable.models.lock().contains_key(&spec.stage) {
+            self.keep_costs(spec.stage, if replaced.is_ok() { key } else { before });
+        }
         replaced?;
         spec.runs.set(Some(Runs { spread: best.spread, origin: Origin::Tried }));
         Ok(())
